@@ -1,0 +1,192 @@
+//! Connections, from being accepted to being closed. Every task here has an owner: the set of connections owns one a
+//! connection, and a connection owns those of its streams.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+use super::dispatch::Dispatch;
+use super::socket::Socket;
+use crate::clock::{Monotonic, monotonic};
+use crate::limits;
+
+/// How often the log says that connections are refused, at most.
+const REFUSAL_WINDOW: Duration = Duration::from_secs(10);
+
+/// How long to wait when the system has no socket to give, such as for want of file descriptors: until some are closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often an HTTP/2 connection is asked whether it still lives, and how long it has to answer.
+const PING_PERIOD: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Bytes that a client may send ahead on one stream: a body of the default largest size needs no round trip.
+const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
+/// Bytes that a client may send ahead on one connection.
+const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// Bytes of one HTTP/2 frame: fewer frames for large bodies, and still room for small ones between two.
+const FRAME_BYTES: u32 = 64 * 1024;
+
+/// Accepts connections until the shutdown begins, and returns those that are still open, each told to end.
+pub(super) async fn accept(
+    listener: TcpListener,
+    dispatch: Dispatch,
+    most: usize,
+    shutdown: &mut watch::Receiver<bool>,
+) -> JoinSet<()> {
+    let mut connections = JoinSet::new();
+    let mut refusals = Refusals::default();
+    loop {
+        let accepted = tokio::select! {
+            () = stopping(shutdown) => return connections,
+            Some(ended) = connections.join_next() => {
+                report_panic(ended);
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) if connections.len() >= most => {
+                drop(stream);
+                refusals.note(peer, most);
+            }
+            Ok((stream, _peer)) => {
+                connections.spawn(serve(stream, dispatch.clone(), shutdown.clone()));
+            }
+            Err(error) if is_of_the_peer(&error) => tracing::debug!(%error, "connection ended before it began"),
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Waits for the connections to end, and closes those that have not by then.
+pub(super) async fn drain(connections: &mut JoinSet<()>, patience: Duration) {
+    let all_ended = async {
+        while let Some(ended) = connections.join_next().await {
+            report_panic(ended);
+        }
+    };
+    if tokio::time::timeout(patience, all_ended).await.is_err() {
+        tracing::warn!(open = connections.len(), "closing connections whose requests did not end in time");
+        connections.shutdown().await;
+    }
+}
+
+/// Serves one connection to its end.
+async fn serve(stream: TcpStream, dispatch: Dispatch, mut shutdown: watch::Receiver<bool>) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "small answers may be delayed");
+    }
+    let streams = Streams::default();
+    let builder = builder(streams.executor());
+    let connection = builder.serve_connection(TokioIo::new(Socket::new(stream)), dispatch);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        () = stopping(&mut shutdown) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error, "connection ended with an error");
+    }
+}
+
+fn builder(executor: StreamExecutor) -> auto::Builder<StreamExecutor> {
+    let mut builder = auto::Builder::new(executor);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits::HEAD_TIMEOUT_MS))
+        .max_buf_size(limits::MAX_REQUEST_HEAD_BYTES as usize);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::MAX_STREAMS_PER_CONNECTION)
+        .max_header_list_size(limits::MAX_REQUEST_HEAD_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .keep_alive_interval(PING_PERIOD)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// The tasks of one connection's streams. They end with it.
+#[derive(Debug, Default)]
+struct Streams(Arc<Mutex<JoinSet<()>>>);
+
+/// Starts a stream's task. It does not own the set: a task that owned the set it is in would never go.
+#[derive(Clone, Debug)]
+struct StreamExecutor(Weak<Mutex<JoinSet<()>>>);
+
+impl Streams {
+    fn executor(&self) -> StreamExecutor {
+        StreamExecutor(Arc::downgrade(&self.0))
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamExecutor {
+    fn execute(&self, stream: F) {
+        let Some(streams) = self.0.upgrade() else { return };
+        let mut streams = streams.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(ended) = streams.try_join_next() {
+            report_panic(ended);
+        }
+        streams.spawn(stream);
+    }
+}
+
+/// Returns when the shutdown begins, or nobody can begin it any more.
+async fn stopping(shutdown: &mut watch::Receiver<bool>) {
+    // An error says that the sender is gone, which is a shutdown too.
+    let _begun = shutdown.wait_for(|begun| *begun).await;
+}
+
+fn report_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a request's task panicked");
+    }
+}
+
+/// Errors of one connection, which say nothing about the next.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Connections that were refused since the log last said so.
+#[derive(Debug, Default)]
+struct Refusals {
+    count: u64,
+    said: Option<Monotonic>,
+}
+
+impl Refusals {
+    fn note(&mut self, peer: SocketAddr, most: usize) {
+        self.count = self.count.saturating_add(1);
+        let now = monotonic();
+        if self.said.is_none_or(|said| now.since(said) >= REFUSAL_WINDOW) {
+            tracing::warn!(refused = self.count, most, %peer, "refusing connections: as many are open as are allowed");
+            *self = Self { count: 0, said: Some(now) };
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! HTTP/JSON over the router: the same calls as gRPC has, for whoever has no gRPC. `/openapi.json` describes it.
+//!
+//! An outcome is a 200 whose `outcome` says which; a failure is `application/problem+json`. Deliberately absent: the
+//! statuses that an idempotent endpoint shows its own clients. That is a gateway's business.
+
+mod answers;
+mod openapi;
+mod receive;
+mod requests;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use holdfast_client::proto::v1;
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use serde::Serialize;
+use tonic::Status;
+
+use self::answers::{
+    CheckpointAnswer, ClaimAnswer, ClockAnswer, ClusterKeyAnswer, CompleteAnswer, Epoch, EpochsAnswer, ExtendAnswer,
+    KeyAnswer, ReleaseAnswer, ReserveAnswer, ResolveAnswer, StatusAnswer,
+};
+use super::error::{ApiError, Code, Problem};
+use super::{convert, is_grpc};
+use crate::clock;
+use crate::region::calls::Place;
+use crate::region::status::{GroupState, Status as NodeStatus};
+use crate::router::Router;
+use crate::time::LogTime;
+
+/// Names the epoch that a key's answer was given in: `<home>/<partition>=<epoch>`.
+const EPOCH: HeaderName = HeaderName::from_static("holdfast-epoch");
+
+/// The index of the errors' pages.
+const ERRORS: &str = include_str!("../../docs/reference/errors/README.md");
+
+/// What the handlers share.
+struct Shared {
+    router: Router,
+    max_envelope_body_bytes: usize,
+    openapi: Bytes,
+}
+
+type App = State<Arc<Shared>>;
+type Answer<T> = Result<Keyed<T>, ApiError>;
+
+/// The routes of HTTP/JSON, and the answers for what has no route.
+pub(super) fn routes(router: Router, max_envelope_body_bytes: usize) -> axum::Router {
+    let shared = Shared { router, max_envelope_body_bytes, openapi: openapi::document() };
+    axum::Router::new()
+        .route("/v1/reserve", post(reserve))
+        .route("/v1/complete", post(complete))
+        .route("/v1/release", post(release))
+        .route("/v1/extend", post(extend))
+        .route("/v1/checkpoint", post(checkpoint))
+        .route("/v1/claim", post(claim))
+        .route("/v1/resolve", post(resolve))
+        .route("/v1/keys/{tenant}/{key}", get(lookup))
+        .route("/v1/epochs", get(epochs))
+        .route("/v1/status", get(status))
+        .route("/v1/admin/rotate-cluster-key", post(rotate_cluster_key))
+        .route("/v1/admin/accept-clock", post(accept_clock))
+        .route("/healthz", get(healthz))
+        .route("/openapi.json", get(document))
+        .route("/errors", get(error_index))
+        .route("/errors/{code}", get(error_page))
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(path_unknown)
+        .with_state(Arc::new(shared))
+}
+
+/// Whether a node serves: nothing if it does, else why not, a line for each group.
+pub(super) fn not_serving(status: &NodeStatus) -> Option<String> {
+    let lines: Vec<String> = status
+        .groups
+        .iter()
+        .filter_map(|group| match &group.state {
+            GroupState::Serving => None,
+            GroupState::Starting => Some(format!("partition {}: starting", group.partition)),
+            GroupState::Stopped(reason) => Some(format!("partition {}: stopped: {reason}", group.partition)),
+        })
+        .collect();
+    if status.groups.is_empty() {
+        return Some("no partition is open yet".to_owned());
+    }
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+/// An answer about a key, with the epoch it was given in.
+struct Keyed<T> {
+    answer: T,
+    place: Place,
+}
+
+impl<T: Serialize> IntoResponse for Keyed<T> {
+    fn into_response(self) -> Response {
+        let Place { home, partition, epoch } = self.place;
+        let mut response = Json(self.answer).into_response();
+        if let Ok(value) = HeaderValue::try_from(format!("{home}/{partition}={epoch}")) {
+            response.headers_mut().insert(EPOCH, value);
+        }
+        response
+    }
+}
+
+/// Asks to execute.
+///
+/// Sent before the side effect. A resend of the same attempt bears the same nonce.
+#[utoipa::path(post, path = "/v1/reserve", tag = "reservations", request_body = requests::ReserveRequest, responses(
+    (status = 200, description = "The outcome", body = ReserveAnswer,
+        headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+    (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "`definite` says whether it may have been done", body = Problem,
+        content_type = "application/problem+json"),
+))]
+async fn reserve(State(app): App, request: Request) -> Answer<ReserveAnswer> {
+    let received = clock::monotonic();
+    let body: requests::ReserveRequest = receive::json(request).await?;
+    let call = convert::reserve(body.into_message()?, received).await?;
+    let placed = app.router.reserve(call).await?;
+    Ok(Keyed { answer: placed.outcome.into(), place: placed.place })
+}
+
+/// Tells the outcome.
+///
+/// Idempotent for the same token and envelope. A stale token is recorded, never refused.
+#[utoipa::path(post, path = "/v1/complete", tag = "reservations", request_body = requests::CompleteRequest, responses(
+    (status = 200, description = "The outcome", body = CompleteAnswer,
+        headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+    (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "`definite` says whether it may have been done", body = Problem,
+        content_type = "application/problem+json"),
+))]
+async fn complete(State(app): App, request: Request) -> Answer<CompleteAnswer> {
+    let body: requests::CompleteRequest = receive::json(request).await?;
+    let call = convert::complete(body.into_message()?, app.max_envelope_body_bytes)?;
+    let placed = app.router.complete(call.key, &call.token, call.envelope, call.retention_ms).await?;
+    Ok(Keyed { answer: placed.outcome.into(), place: placed.place })
+}
+
+/// Gives a grant back.
+///
+/// Nothing ran, so the next attempt may.
+#[utoipa::path(post, path = "/v1/release", tag = "reservations", request_body = requests::ReleaseRequest, responses(
+    (status = 200, description = "The outcome", body = ReleaseAnswer,
+        headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+    (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "`definite` says whether it may have been done", body = Problem,
+        content_type = "application/problem+json"),
+))]
+async fn release(State(app): App, request: Request) -> Answer<ReleaseAnswer> {
+    let body: requests::ReleaseRequest = receive::json(request).await?;
+    let grant = convert::release(body.into_message())?;
+    let placed = app.router.release(grant.key, &grant.token).await?;
+    Ok(Keyed { answer: placed.outcome.into(), place: placed.place })
+}
+
+/// Restarts the grant's lease.
+#[utoipa::path(post, path = "/v1/extend", tag = "reservations", request_body = requests::ExtendRequest, responses(
+    (status = 200, description = "The outcome", body = ExtendAnswer,
+        headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+    (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "`definite` says whether it may have been done", body = Problem,
+        content_type = "application/problem+json"),
+))]
+async fn extend(State(app): App, request: Request) -> Answer<ExtendAnswer> {
+    let body: requests::ExtendRequest = receive::json(request).await?;
+    let (grant, lease_ms) = convert::extend(body.into_message())?;
+    let placed = app.router.extend(grant.key, &grant.token, lease_ms).await?;
+    Ok(Keyed { answer: ExtendAnswer::of(placed.outcome, lease_ms), place: placed.place })
+}
+
+/// Stores a named recovery point with a grant.
+#[utoipa::path(post, path = "/v1/checkpoint", tag = "reservations", request_body = requests::CheckpointRequest, responses(
+    (status = 200, description = "The outcome", body = CheckpointAnswer,
+        headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+    (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "`definite` says whether it may have been done", body = Problem,
+        content_type = "application/problem+json"),
+))]
+async fn checkpoint(State(app): App, request: Request) -> Answer<CheckpointAnswer> {
+    let body: requests::CheckpointRequest = receive::json(request).await?;
+    let (grant, checkpoint) = convert::checkpoint(body.into_message()?)?;
+    let placed = app.router.checkpoint(grant.key, &grant.token, checkpoint).await?;
+    Ok(Keyed { answer: placed.outcome.into(), place: placed.place })
+}
+
+/// Takes over a key whose outcome is unknown, with its checkpoint.
+#[utoipa::path(post, path = "/v1/claim", tag = "reservations", request_body = requests::ClaimRequest, responses(
+    (status = 200, description = "The outcome", body = ClaimAnswer,
+        headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+    (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "`definite` says whether it may have been done", body = Problem,
+        content_type = "application/problem+json"),
+))]
+async fn claim(State(app): App, request: Request) -> Answer<ClaimAnswer> {
+    let received = clock::monotonic();
+    let body: requests::ClaimRequest = receive::json(request).await?;
+    let call = convert::claim(body.into_message()?)?;
+    let placed = app.router.claim(call.key, &call.worker, call.nonce, call.lease_ms, received).await?;
+    Ok(Keyed { answer: placed.outcome.into(), place: placed.place })
+}
+
+/// Records an operator's verdict on a key whose outcome is unknown.
+#[utoipa::path(post, path = "/v1/resolve", tag = "reservations", request_body = requests::ResolveRequest, responses(
+    (status = 200, description = "The outcome", body = ResolveAnswer,
+        headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+    (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "`definite` says whether it may have been done", body = Problem,
+        content_type = "application/problem+json"),
+))]
+async fn resolve(State(app): App, request: Request) -> Answer<ResolveAnswer> {
+    let body: requests::ResolveRequest = receive::json(request).await?;
+    let call = convert::resolve(body.into_message()?, app.max_envelope_body_bytes)?;
+    let placed = app.router.resolve(call.key, call.fencing, call.verdict, &call.actor, &call.reason).await?;
+    Ok(Keyed { answer: placed.outcome.into(), place: placed.place })
+}
+
+/// What the store knows of a key, with its history.
+#[utoipa::path(get, path = "/v1/keys/{tenant}/{key}", tag = "reservations",
+    params(
+        ("tenant" = String, Path, description = "Whose key"),
+        ("key" = String, Path, description = "The idempotency key, percent-encoded"),
+    ),
+    responses(
+        (status = 200, description = "The record", body = KeyAnswer,
+            headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+        (status = 404, description = "There is no record", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", description = "Not known now", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn lookup(State(app): App, path: Result<Path<(String, String)>, PathRejection>) -> Answer<KeyAnswer> {
+    let Path((tenant, key)) = path.map_err(|rejection| ApiError::Input {
+        code: Code::KeyInvalid,
+        field: "key",
+        detail: format!("tenant and key are not percent-encoded text: {}", rejection.body_text()),
+    })?;
+    let key = convert::lookup(&v1::LookupRequest { tenant, key })?;
+    let placed = app.router.lookup(&key)?;
+    match placed.outcome {
+        None => Err(ApiError::KeyUnknown),
+        Some(found) => Ok(Keyed { answer: KeyAnswer::of(&key, found), place: placed.place }),
+    }
+}
+
+/// The epoch of every home in every partition, and how many partitions there are.
+#[utoipa::path(get, path = "/v1/epochs", tag = "reservations", responses(
+    (status = 200, description = "The epochs", body = EpochsAnswer),
+))]
+async fn epochs(State(app): App) -> Json<EpochsAnswer> {
+    let epochs = app.router.epochs().iter().map(Epoch::from).collect();
+    Json(EpochsAnswer { partitions: app.router.partition_count().get().get(), epochs })
+}
+
+/// How this node and its groups are.
+#[utoipa::path(get, path = "/v1/status", tag = "admin", responses(
+    (status = 200, description = "The status", body = StatusAnswer),
+))]
+async fn status(State(app): App) -> Json<StatusAnswer> {
+    Json(app.router.status().into())
+}
+
+/// Makes a new cluster key for tokens.
+///
+/// The one before stays valid until the next rotation. The body is `{}`.
+#[utoipa::path(post, path = "/v1/admin/rotate-cluster-key", tag = "admin", request_body = requests::Empty, responses(
+    (status = 200, description = "The new key's number", body = ClusterKeyAnswer),
+    (status = "5XX", description = "Not rotated, or not known", body = Problem, content_type = "application/problem+json"),
+))]
+async fn rotate_cluster_key(State(app): App, request: Request) -> Result<Json<ClusterKeyAnswer>, ApiError> {
+    let requests::Empty {} = receive::json(request).await?;
+    Ok(Json(ClusterKeyAnswer { key_id: app.router.rotate_cluster_key().await? }))
+}
+
+/// Lets log time follow a clock that jumped by more than an hour.
+///
+/// The body is `{}`.
+#[utoipa::path(post, path = "/v1/admin/accept-clock", tag = "admin", request_body = requests::Empty, responses(
+    (status = 200, description = "Log time now", body = ClockAnswer),
+    (status = "5XX", description = "Not accepted, or not known", body = Problem, content_type = "application/problem+json"),
+))]
+async fn accept_clock(State(app): App, request: Request) -> Result<Json<ClockAnswer>, ApiError> {
+    let requests::Empty {} = receive::json(request).await?;
+    let log_times = app.router.accept_clock().await?;
+    Ok(Json(ClockAnswer { log_time_unix_ms: log_times.into_iter().map(LogTime::unix_ms).collect() }))
+}
+
+/// Whether every partition of this node serves.
+#[utoipa::path(get, path = "/healthz", tag = "admin", responses(
+    (status = 200, description = "Every partition serves", body = String, content_type = "text/plain"),
+    (status = 503, description = "Which do not, and why", body = String, content_type = "text/plain"),
+))]
+async fn healthz(State(app): App) -> (StatusCode, String) {
+    match not_serving(&app.router.status()) {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "docs", responses(
+    (status = 200, description = "OpenAPI 3.1", content_type = "application/json"),
+))]
+async fn document(State(app): App) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], app.openapi.clone()).into_response()
+}
+
+/// The index of error codes.
+#[utoipa::path(get, path = "/errors", tag = "docs", responses(
+    (status = 200, description = "Markdown", body = String, content_type = "text/markdown"),
+))]
+async fn error_index() -> Response {
+    markdown(ERRORS)
+}
+
+/// What an error code means and what to do.
+#[utoipa::path(get, path = "/errors/{code}", tag = "docs",
+    params(("code" = String, Path, description = "The `code` of a problem")),
+    responses(
+        (status = 200, description = "Markdown", body = String, content_type = "text/markdown"),
+        (status = 404, description = "There is no such code", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn error_page(uri: Uri, path: Result<Path<String>, PathRejection>) -> Result<Response, ApiError> {
+    let code = path.ok().and_then(|Path(text)| Code::parse(&text));
+    let code = code.ok_or_else(|| ApiError::PathUnknown { path: uri.path().to_owned() })?;
+    Ok(markdown(code.facts().page))
+}
+
+fn markdown(text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, "text/markdown; charset=utf-8")], Body::from(text)).into_response()
+}
+
+async fn method_not_allowed(method: Method) -> ApiError {
+    ApiError::MethodNotAllowed { method: method.to_string() }
+}
+
+/// A gRPC client that asks for a service that is not here gets gRPC's own answer.
+async fn path_unknown(request: Request) -> Response {
+    if is_grpc(request.headers()) {
+        return Status::unimplemented("this node has no such service").into_http::<Body>();
+    }
+    ApiError::PathUnknown { path: request.uri().path().to_owned() }.into_response()
+}

@@ -1,0 +1,77 @@
+//! `holdfast ctl`: what an operator asks of one node.
+
+mod cluster;
+mod key;
+mod resolve;
+mod status;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use anyhow::Context as _;
+
+use crate::cli::client::Asking;
+use crate::cli::exit::{Exit, Problem};
+
+/// Flags of `holdfast ctl`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  holdfast ctl status
+  holdfast ctl key show demo order-1
+  holdfast ctl key show demo order-1 --output json | jq .record.state
+  holdfast ctl --address http://10.0.0.7:7400 status")]
+pub(crate) struct Ctl {
+    #[command(flatten)]
+    asking: Asking,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show how the node and its partitions are; ends with 1 unless all of them serve and new grants are made
+    Status,
+    /// Look at a key, or decide about one
+    #[command(subcommand)]
+    Key(Key),
+    /// Make a new key for the MACs of tokens; the one before stays valid until the next rotation
+    RotateClusterKey,
+    /// Log time, which decides when completed records may go
+    #[command(subcommand)]
+    Clock(Clock),
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Key {
+    /// Show what the store knows of a key; ends with 4 if it has no record
+    Show(key::Name),
+    /// Show what happened to a key, oldest first; ends with 4 if there is no record
+    History(key::Name),
+    /// Decide about a key whose outcome is unknown: it ran, with this answer, or it did not
+    Resolve(resolve::Resolve),
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Clock {
+    /// Let log time follow a clock that is over an hour ahead of it. Check the clock first: records expire by log time
+    Accept,
+}
+
+/// Asks the node, and shows what it answers.
+pub(crate) fn run(ctl: Ctl) -> Result<Exit, Problem> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(async {
+        let asking = &ctl.asking;
+        let channel = asking.address.connect().await?;
+        match ctl.command {
+            Command::Status => status::run(asking, channel).await,
+            Command::Key(Key::Show(name)) => key::show(asking, channel, name).await,
+            Command::Key(Key::History(name)) => key::history(asking, channel, name).await,
+            Command::Key(Key::Resolve(resolve)) => resolve::run(asking, channel, resolve).await,
+            Command::RotateClusterKey => cluster::rotate(asking, channel).await,
+            Command::Clock(Clock::Accept) => cluster::accept_clock(asking, channel).await,
+        }
+    })
+}

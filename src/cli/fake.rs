@@ -1,0 +1,192 @@
+//! A node that is not one, for tests: it keeps keys in memory, and can be told to do what a node never may.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+
+use holdfast_client::proto::v1;
+use holdfast_client::proto::v1::admin_server::{Admin, AdminServer};
+use holdfast_client::proto::v1::reservations_server::{Reservations, ReservationsServer};
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+/// What it does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// Changes a byte of every replayed body.
+    WrongByte,
+    /// Grants a completed key again.
+    DoubleGrant,
+    /// Answers that another attempt is in flight.
+    InProgress,
+    /// Records every completion as late.
+    Late,
+    /// Fails every Complete.
+    Overloaded,
+    /// Never answers.
+    Silent,
+}
+
+/// A fake node in threads of its own, for as long as the test runs.
+pub(crate) struct Fake {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Fake {
+    /// Starts one.
+    pub(crate) fn start(fault: Fault) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let incoming = runtime.block_on(async { TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0))) })?;
+        let incoming = incoming.with_nodelay(Some(true));
+        let address = incoming.local_addr()?;
+        let serving = tonic::transport::Server::builder()
+            .add_service(ReservationsServer::new(Keys { fault, envelopes: Mutex::default() }))
+            .add_service(AdminServer::new(Desk { fault }))
+            .serve_with_incoming(incoming);
+        drop(runtime.spawn(serving));
+        Ok(Self { address, _runtime: runtime })
+    }
+}
+
+struct Keys {
+    fault: Fault,
+    envelopes: Mutex<BTreeMap<String, v1::Envelope>>,
+}
+
+const TOKEN: v1::FencingToken = v1::FencingToken { epoch: 1, sequence: 7 };
+
+impl Keys {
+    fn envelope(&self, key: &str) -> Option<v1::Envelope> {
+        self.envelopes.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn replay(&self, mut envelope: v1::Envelope) -> v1::reserve_response::Outcome {
+        match self.fault {
+            Fault::DoubleGrant => return grant(),
+            Fault::InProgress => {
+                return v1::reserve_response::Outcome::InProgress(v1::InProgress { retry_after_ms: 1 });
+            }
+            Fault::WrongByte => {
+                let mut body = envelope.body.to_vec();
+                if let Some(byte) = body.last_mut() {
+                    *byte ^= 1;
+                }
+                envelope.body = body.into();
+            }
+            Fault::None | Fault::Late | Fault::Overloaded | Fault::Silent => {}
+        }
+        v1::reserve_response::Outcome::Replay(v1::Replay { envelope: Some(envelope), ..v1::Replay::default() })
+    }
+}
+
+fn grant() -> v1::reserve_response::Outcome {
+    v1::reserve_response::Outcome::Granted(v1::Granted {
+        token: "1.7.x".to_owned(),
+        fencing: Some(TOKEN),
+        start_within_ms: 1_000,
+        lease_ms: 30_000,
+        attempt: 1,
+        ..v1::Granted::default()
+    })
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Reservations for Keys {
+    async fn reserve(&self, request: Request<v1::ReserveRequest>) -> Answer<v1::ReserveResponse> {
+        if self.fault == Fault::Silent {
+            std::future::pending::<()>().await;
+        }
+        let request = request.into_inner();
+        let outcome = match self.envelope(&request.key) {
+            Some(envelope) => self.replay(envelope),
+            None => grant(),
+        };
+        Ok(Response::new(v1::ReserveResponse { outcome: Some(outcome), epoch: None }))
+    }
+
+    async fn complete(&self, request: Request<v1::CompleteRequest>) -> Answer<v1::CompleteResponse> {
+        if self.fault == Fault::Overloaded {
+            return Err(Status::resource_exhausted("too much waits"));
+        }
+        let request = request.into_inner();
+        let envelope = request.envelope.unwrap_or_default();
+        self.envelopes.lock().unwrap_or_else(PoisonError::into_inner).insert(request.key, envelope);
+        let recorded = if self.fault == Fault::Late { v1::Recorded::Late } else { v1::Recorded::Answer };
+        let completed = v1::Completed { recorded: recorded.into(), expires_at_unix_ms: 0 };
+        let outcome = Some(v1::complete_response::Outcome::Completed(completed));
+        Ok(Response::new(v1::CompleteResponse { outcome }))
+    }
+
+    async fn lookup(&self, request: Request<v1::LookupRequest>) -> Answer<v1::LookupResponse> {
+        let record = match request.into_inner().key.as_str() {
+            "unknown" => Some(v1::Record {
+                state: v1::KeyState::OutcomeUnknown.into(),
+                fencing: Some(TOKEN),
+                attempt: 1,
+                ..v1::Record::default()
+            }),
+            _ => None,
+        };
+        let epoch = v1::Epoch { home: "local".to_owned(), partition: 0, epoch: 1 };
+        Ok(Response::new(v1::LookupResponse { record, epoch: Some(epoch) }))
+    }
+
+    async fn resolve(&self, request: Request<v1::ResolveRequest>) -> Answer<v1::ResolveResponse> {
+        let request = request.into_inner();
+        if request.actor.is_empty() {
+            return Err(Status::invalid_argument("actor is empty"));
+        }
+        let outcome = match request.fencing == Some(TOKEN) {
+            true => v1::resolve_response::Outcome::Resolved(v1::Resolved { state: v1::KeyState::Completed.into() }),
+            false => v1::resolve_response::Outcome::StaleToken(v1::StaleToken { state: v1::KeyState::Held.into() }),
+        };
+        Ok(Response::new(v1::ResolveResponse { outcome: Some(outcome) }))
+    }
+
+    async fn release(&self, _: Request<v1::ReleaseRequest>) -> Answer<v1::ReleaseResponse> {
+        Err(Status::unimplemented("no test asks"))
+    }
+
+    async fn extend(&self, _: Request<v1::ExtendRequest>) -> Answer<v1::ExtendResponse> {
+        Err(Status::unimplemented("no test asks"))
+    }
+
+    async fn checkpoint(&self, _: Request<v1::CheckpointRequest>) -> Answer<v1::CheckpointResponse> {
+        Err(Status::unimplemented("no test asks"))
+    }
+
+    async fn claim(&self, _: Request<v1::ClaimRequest>) -> Answer<v1::ClaimResponse> {
+        Err(Status::unimplemented("no test asks"))
+    }
+
+    async fn epochs(&self, _: Request<v1::EpochsRequest>) -> Answer<v1::EpochsResponse> {
+        Err(Status::unimplemented("no test asks"))
+    }
+}
+
+struct Desk {
+    fault: Fault,
+}
+
+#[tonic::async_trait]
+impl Admin for Desk {
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
+        let state = if self.fault == Fault::None { "serving" } else { "stopped" };
+        let group = v1::GroupStatus { state: state.to_owned(), ..v1::GroupStatus::default() };
+        Ok(Response::new(v1::StatusResponse { node_id: 1, partitions: 1, groups: vec![group], ..Default::default() }))
+    }
+
+    async fn rotate_cluster_key(&self, _: Request<v1::RotateClusterKeyRequest>) -> Answer<v1::RotateClusterKeyResponse> {
+        Ok(Response::new(v1::RotateClusterKeyResponse { key_id: 2 }))
+    }
+
+    async fn accept_clock(&self, _: Request<v1::AcceptClockRequest>) -> Answer<v1::AcceptClockResponse> {
+        Ok(Response::new(v1::AcceptClockResponse { log_time_unix_ms: vec![1] }))
+    }
+}

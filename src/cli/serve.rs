@@ -1,0 +1,93 @@
+//! Runs a node until a signal or its own end: what `dev` and `server` have in common.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::exit::{Exit, Problem};
+use crate::node::{Node, NodeSettings};
+
+/// Starts a node, tells `announce` where it listens, and serves.
+///
+/// The first SIGTERM or SIGINT ends it in order: requests in flight are answered first, within the settings' drain time.
+/// A second one ends the process at once, with code 130; what was acknowledged is on disk either way.
+///
+/// # Errors
+/// When the node cannot start, or stopped for good by itself.
+pub(crate) fn serve(
+    settings: NodeSettings,
+    announce: impl FnOnce(SocketAddr) -> Result<(), Problem>,
+) -> Result<Exit, Problem> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("holdfast")
+        .enable_all()
+        .build()
+        .context("cannot start the threads of the node")?;
+    runtime.block_on(run(settings, announce))
+}
+
+async fn run(
+    settings: NodeSettings,
+    announce: impl FnOnce(SocketAddr) -> Result<(), Problem>,
+) -> Result<Exit, Problem> {
+    let mut signals = Signals::new()?;
+    let node = tokio::select! {
+        started = Node::start(settings) => started.map_err(|error| Problem::from(anyhow::Error::new(error)))?,
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopped before the node had started");
+            return Ok(Exit::Ok);
+        }
+    };
+    announce(node.local_addr())?;
+    let stopped = tokio::select! {
+        name = signals.next() => {
+            tracing::info!(signal = name, "shutting down: requests in flight are answered first");
+            None
+        }
+        why = node.stopped() => {
+            tracing::error!(why, "the node stopped for good");
+            Some(why)
+        }
+    };
+    tokio::select! {
+        () = node.shutdown() => {}
+        name = signals.next() => interrupt(name),
+    }
+    match stopped {
+        None => {
+            tracing::info!("shut down");
+            Ok(Exit::Ok)
+        }
+        Some(why) => Err(anyhow::anyhow!("the node stopped for good: {why}").into()),
+    }
+}
+
+#[expect(clippy::exit, reason = "the operator asked twice: nothing that still runs is waited for")]
+fn interrupt(signal: &str) {
+    tracing::warn!(signal, "second signal: ending at once");
+    std::process::exit(i32::from(Exit::Interrupted.code()));
+}
+
+/// The signals that end a node.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Problem> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// The next one's name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

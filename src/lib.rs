@@ -1,0 +1,15 @@
+//! Holdfast, a multi-region replicated idempotency store.
+
+pub mod api;
+pub mod clock;
+pub mod codec;
+pub mod ids;
+pub mod limits;
+pub mod node;
+pub mod policy;
+pub mod raft;
+pub mod region;
+pub mod reservation;
+pub mod router;
+pub mod store;
+pub mod time;

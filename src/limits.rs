@@ -1,0 +1,111 @@
+//! Every cap of the store, with its unit and its reason. Nothing here is configuration: what an operator may set has
+//! its own bounds, also here.
+
+use std::ops::RangeInclusive;
+
+/// Bytes of a tenant's name. It stands in front of every record's key.
+pub const MAX_TENANT_BYTES: usize = 64;
+/// Bytes of an endpoint contract's name, such as `POST /v1/charges`.
+pub const MAX_ENDPOINT_BYTES: usize = 256;
+/// Bytes of a fingerprint that the caller made: 64 holds SHA-512.
+pub const MAX_FINGERPRINT_BYTES: usize = 64;
+/// Bytes of a nonce: 16 random ones are plenty.
+pub const MAX_NONCE_BYTES: usize = 64;
+/// Bytes of `client_version`, which becomes a metrics label.
+pub const MAX_CLIENT_VERSION_BYTES: usize = 64;
+/// Bytes of a token's text: claims of the longest names, base64.
+pub const MAX_TOKEN_BYTES: usize = 1_024;
+
+/// Bytes of an envelope's body unless configured.
+pub const DEFAULT_ENVELOPE_BODY_BYTES: usize = 256 * 1024;
+/// Bytes of an envelope's body at the most: a log entry must replicate within a heartbeat on a slow link.
+pub const MAX_ENVELOPE_BODY_BYTES: usize = 1024 * 1024;
+/// Headers in an envelope or a fingerprinted request.
+pub const MAX_HEADERS: usize = 128;
+/// Bytes of a header's name.
+pub const MAX_HEADER_NAME_BYTES: usize = 256;
+/// Bytes of all names and values of headers together.
+pub const MAX_HEADER_BYTES: usize = 32 * 1024;
+/// Bytes of the body of a request that the store is asked to fingerprint.
+pub const MAX_FINGERPRINTED_BODY_BYTES: usize = 1024 * 1024;
+/// Bytes of one HTTP/JSON request: base64 of the largest body, plus its frame.
+pub const MAX_HTTP_BODY_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes of one gRPC message: the largest body, plus its frame.
+pub const MAX_GRPC_MESSAGE_BYTES: usize = MAX_ENVELOPE_BODY_BYTES + 256 * 1024;
+
+/// Bytes of a checkpoint's name.
+pub const MAX_CHECKPOINT_NAME_BYTES: usize = 64;
+/// Bytes of a checkpoint's data. It stands inside the record, which every decision reads.
+pub const MAX_CHECKPOINT_DATA_BYTES: usize = 8 * 1024;
+/// Bytes of who decided or claimed.
+pub const MAX_ACTOR_BYTES: usize = 128;
+/// Bytes of why somebody decided.
+pub const MAX_REASON_BYTES: usize = 512;
+
+/// Grants that a record remembers: each may have run, so none is forgotten before the record is.
+pub const MAX_ATTEMPTS: usize = 64;
+/// Envelopes kept for one token. The first is the answer, the others are evidence.
+pub const MAX_ENVELOPES_PER_TOKEN: usize = 4;
+/// Events in a record's history. The oldest go first.
+pub const MAX_HISTORY: usize = 32;
+
+/// A grant's lease, in milliseconds: under 50 ms a scheduler's hiccup ends it, over an hour a crash holds a key too long.
+pub const LEASE_MS: RangeInclusive<u32> = 50..=3_600_000;
+/// How long a completed record is kept, in milliseconds: 1 s to 400 days.
+pub const RETENTION_MS: RangeInclusive<u64> = 1_000..=400 * 24 * 3_600_000;
+/// How long Reserve may wait for an attempt in flight, in milliseconds.
+pub const MAX_WAIT_MS: u32 = 60_000;
+/// How far ahead of log time a tagged key's time may be, in milliseconds: 24 h covers a client's clock and its zone.
+pub const MAX_KEY_TIME_AHEAD_MS: u64 = 24 * 3_600_000;
+/// A clock that is further than this ahead of log time waits for an operator, in milliseconds.
+pub const MAX_CLOCK_JUMP_MS: u64 = 3_600_000;
+
+/// Partitions of a cluster, fixed when it is made.
+pub const PARTITIONS: RangeInclusive<u16> = 1..=1_024;
+/// Partitions unless configured.
+pub const DEFAULT_PARTITIONS: u16 = 16;
+/// Partitions of `holdfast dev`.
+pub const DEV_PARTITIONS: u16 = 4;
+
+/// Operations in one log entry: about 5 ms of applying.
+pub const MAX_BATCH_OPERATIONS: usize = 1_000;
+/// Bytes of one log entry, unless one operation alone is larger.
+pub const MAX_BATCH_BYTES: usize = 256 * 1024;
+/// Log entries of one group on their way to the disk at a time: enough to overlap encoding with the sync, few enough to batch.
+pub const MAX_BATCHES_IN_FLIGHT: usize = 3;
+/// Operations that wait for a batch in one group. Beyond it the node answers `overloaded`.
+pub const MAX_QUEUED_OPERATIONS: usize = 4_096;
+/// Bytes of operations that wait or are in flight in one group. Beyond it the node answers `overloaded`.
+pub const MAX_QUEUED_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes that the log thread puts into one sync.
+pub const MAX_SYNC_BYTES: usize = 4 * 1024 * 1024;
+/// Log bytes after which a group takes a snapshot and purges its log.
+pub const SNAPSHOT_LOG_BYTES: u64 = 64 * 1024 * 1024;
+/// Log entries after which a group takes a snapshot and purges its log, however small they are.
+pub const SNAPSHOT_LOG_ENTRIES: u64 = 100_000;
+/// Records that one Sweep entry removes: it is applied between two batches of live traffic.
+pub const MAX_SWEPT_RECORDS: u32 = 512;
+
+/// Keys held at a time in one node: each costs a timer of about 200 bytes.
+pub const MAX_HELD_KEYS: usize = 1_000_000;
+/// Reserve calls that wait on a key in flight, in one node.
+pub const MAX_WAITERS: usize = 16_384;
+/// Times that a Reserve is proposed anew because another command of the same key came first.
+pub const MAX_RACES: u32 = 8;
+/// How long a proposed operation may stay without an outcome before the answer is "indefinite", in milliseconds.
+pub const PROPOSE_TIMEOUT_MS: u64 = 10_000;
+
+/// Connections to a node.
+pub const MAX_CONNECTIONS: usize = 4_096;
+/// Concurrent streams of one HTTP/2 connection.
+pub const MAX_STREAMS_PER_CONNECTION: u32 = 1_024;
+/// Bytes of an HTTP request's header block.
+pub const MAX_REQUEST_HEAD_BYTES: u32 = 32 * 1024;
+/// How long a client may take to send a request's head, in milliseconds.
+pub const HEAD_TIMEOUT_MS: u64 = 10_000;
+/// How long a client may take to send a request's body, in milliseconds.
+pub const BODY_TIMEOUT_MS: u64 = 30_000;
+/// How long requests in flight get at a shutdown unless configured, in milliseconds.
+pub const DEFAULT_DRAIN_MS: u64 = 10_000;
+/// Free bytes on the data disk below which no new grant is made unless configured: completions still need room.
+pub const DEFAULT_MIN_FREE_DISK_BYTES: u64 = 256 * 1024 * 1024;

@@ -1,0 +1,295 @@
+//! One partition's Raft group in this node.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::impls::BasicNode;
+use openraft::{Config, Raft, SnapshotPolicy};
+use tokio::task::JoinSet;
+
+use crate::codec::batch::Operation;
+use crate::codec::pb;
+use crate::ids::{EndpointName, Epoch, PartitionId, RecordKey, RegionName};
+use crate::limits;
+use crate::raft::batcher::Batcher;
+use crate::raft::log_store::GroupLog;
+use crate::raft::network::NoPeers;
+use crate::raft::state_machine::{Hooks, Machine, View, key_facts};
+use crate::raft::types::{NodeId, OperationReply, Types};
+use crate::raft::{LogHandle, ProposeError};
+use crate::reservation::{Command, Context, Record, Reply, decide};
+use crate::store::{GroupFamily, StoreError};
+use crate::time::LogTime;
+
+/// How long a group may take to apply its log again and elect its leader at a start.
+const RECOVERY: Duration = Duration::from_secs(300);
+/// Log entries that stay after a purge, for followers that are a little behind.
+const KEPT_ENTRIES: u64 = 1_000;
+
+/// What a group needs to know.
+#[derive(Clone, Debug)]
+pub struct GroupSettings {
+    /// This node.
+    pub node_id: NodeId,
+    /// Where its peers reach it.
+    pub address: String,
+    /// The cluster's name.
+    pub cluster_id: String,
+}
+
+/// One partition's group. Cheap to clone.
+#[derive(Clone)]
+pub struct Group {
+    partition: PartitionId,
+    raft: Raft<Types, Machine>,
+    batcher: Batcher,
+    family: GroupFamily,
+    view: View,
+    swept: Arc<AtomicU64>,
+    proposed_bytes: Arc<AtomicU64>,
+    snapshot_at: Arc<AtomicU64>,
+    stopped: Arc<OnceLock<String>>,
+}
+
+/// Where a group's log stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// The Raft term.
+    pub term: u64,
+    /// The last entry.
+    pub last_log_index: u64,
+    /// The last applied entry.
+    pub applied_index: u64,
+    /// The last entry in a snapshot.
+    pub snapshot_index: u64,
+    /// The last purged entry.
+    pub purged_index: u64,
+}
+
+fn broken(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Disk(error.to_string())
+}
+
+impl Group {
+    /// Starts the group: applies what its log has beyond its state, and leads. `tasks` owns what runs on.
+    ///
+    /// # Errors
+    /// When the disk refuses, stored data is damaged, or the group does not come up in time.
+    pub async fn start(
+        partition: PartitionId,
+        settings: &GroupSettings,
+        family: GroupFamily,
+        log: LogHandle,
+        hooks: Hooks,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<Self, StoreError> {
+        let log = GroupLog::open(partition, log)?;
+        let machine = Machine::open(family.clone(), Arc::new(hooks), log.clone())?;
+        check_order(partition, &log, &machine)?;
+        let view = machine.view();
+        let swept = machine.swept();
+        let config = Config {
+            cluster_name: format!("{}/{partition}", settings.cluster_id),
+            heartbeat_interval: 250,
+            election_timeout_min: 1_000,
+            election_timeout_max: 2_000,
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+            ..Config::default()
+        };
+        let config = Arc::new(config.validate().map_err(broken)?);
+        let raft = Raft::new(settings.node_id, config, NoPeers, log, machine).await.map_err(broken)?;
+        let (batcher, serve) = Batcher::new(raft.clone());
+        tasks.spawn(serve);
+        let group = Self {
+            partition,
+            raft,
+            batcher,
+            family,
+            view,
+            swept,
+            proposed_bytes: Arc::default(),
+            snapshot_at: Arc::default(),
+            stopped: Arc::default(),
+        };
+        group.lead(settings).await?;
+        Ok(group)
+    }
+
+    /// Makes the cluster of one, or leads it again, and waits until everything in the log is applied.
+    async fn lead(&self, settings: &GroupSettings) -> Result<(), StoreError> {
+        if self.raft.is_initialized().await.map_err(broken)? {
+            if !self.raft.is_leader() {
+                self.raft.trigger().elect(false).await.map_err(broken)?;
+            }
+        } else {
+            let members = BTreeMap::from([(settings.node_id, BasicNode::new(settings.address.clone()))]);
+            self.raft.initialize(members).await.map_err(broken)?;
+        }
+        self.raft.wait(Some(RECOVERY)).current_leader(settings.node_id, "leads").await.map_err(broken)?;
+        self.raft.write_blank().await.map_err(broken)?;
+        Ok(())
+    }
+
+    /// Proposes an operation and waits until it is committed and applied.
+    ///
+    /// # Errors
+    /// With the certainty in its type: see [`ProposeError`].
+    pub async fn propose(&self, operation: Operation) -> Result<OperationReply, ProposeError> {
+        let bytes = u64::try_from(operation.weight()).unwrap_or(u64::MAX);
+        self.proposed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let outcome = self.batcher.propose(operation).await;
+        if outcome.is_err() {
+            self.check();
+        }
+        outcome
+    }
+
+    /// The partition.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// A key's record, as applied.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn record(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+        self.family.record(key)
+    }
+
+    /// The group's records and envelopes.
+    #[must_use]
+    pub fn family(&self) -> &GroupFamily {
+        &self.family
+    }
+
+    /// What the group knows besides its records, as applied.
+    #[must_use]
+    pub fn state(&self) -> Arc<pb::GroupState> {
+        Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The open epoch of a home here.
+    #[must_use]
+    pub fn open_epoch(&self, home: &RegionName) -> Option<Epoch> {
+        let state = self.state();
+        let home = state.homes.iter().find(|known| known.name == home.as_str())?;
+        (home.open_epoch > 0).then_some(Epoch(home.open_epoch))
+    }
+
+    /// What a command would come to now, from the applied state alone. Changes nothing: if the reply changes something,
+    /// it has to be proposed.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn preview(
+        &self,
+        key: &RecordKey,
+        endpoint: &EndpointName,
+        record: Option<&Record>,
+        command: &Command,
+    ) -> Result<Option<Reply>, StoreError> {
+        let state = self.state();
+        let facts = key_facts(key);
+        let horizon_ms = match (record, facts.time_ms) {
+            (None, Some(_)) => self.family.horizon(&key.tenant, endpoint)?,
+            (Some(_), _) | (None, None) => None,
+        };
+        let context = Context {
+            open_epoch: Some(command.epoch),
+            next_position: 0,
+            now: LogTime::from_unix_ms(state.log_time_unix_ms),
+            key: facts,
+            horizon_ms,
+        };
+        let decision = decide(record, command, &context);
+        Ok(decision.record.is_none().then_some(decision.reply))
+    }
+
+    /// Whether a record's time has come at `now`.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn has_expired(&self, now: LogTime) -> Result<bool, StoreError> {
+        let from = LogTime::from_unix_ms(self.swept.load(Ordering::Relaxed));
+        Ok(!self.family.expired(from, now, 1)?.is_empty())
+    }
+
+    /// Why the group serves no more, if it stopped.
+    #[must_use]
+    pub fn stopped(&self) -> Option<&str> {
+        self.stopped.get().map(String::as_str)
+    }
+
+    /// Stops serving for good. The first reason stays.
+    pub fn stop_serving(&self, reason: &str) {
+        if self.stopped.set(reason.to_owned()).is_ok() {
+            tracing::error!(partition = %self.partition, reason, "the partition stops serving");
+        }
+    }
+
+    /// Looks whether consensus has stopped, and stops serving then.
+    pub fn check(&self) {
+        let metrics = self.raft.metrics();
+        let running = metrics.borrow_watched().running_state.clone();
+        if let Err(fatal) = running {
+            self.stop_serving(&fatal.to_string());
+        }
+    }
+
+    /// Where the log stands.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Progress {
+            term: metrics.current_term,
+            last_log_index: metrics.last_log_index.unwrap_or_default(),
+            applied_index: metrics.last_applied.map_or(0, |id| id.index),
+            snapshot_index: metrics.snapshot.map_or(0, |id| id.index),
+            purged_index: metrics.purged.map_or(0, |id| id.index),
+        }
+    }
+
+    /// Takes a snapshot and purges the log behind it, if the log has grown enough since the last.
+    ///
+    /// # Errors
+    /// When the group has stopped.
+    pub async fn snapshot_if_due(&self) -> Result<(), ProposeError> {
+        let progress = self.progress();
+        let bytes = self.proposed_bytes.load(Ordering::Relaxed);
+        let grown = bytes.saturating_sub(self.snapshot_at.load(Ordering::Relaxed));
+        let entries = progress.applied_index.saturating_sub(progress.snapshot_index);
+        if grown < limits::SNAPSHOT_LOG_BYTES && entries < limits::SNAPSHOT_LOG_ENTRIES {
+            return Ok(());
+        }
+        self.snapshot_at.store(bytes, Ordering::Relaxed);
+        self.raft.trigger().snapshot().await.map_err(|fatal| ProposeError::Definite(fatal.to_string()))
+    }
+
+    /// Stops the group. What was acknowledged is on the disk already.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(partition = %self.partition, %error, "a group did not shut down cleanly");
+        }
+    }
+}
+
+/// The state is flushed only after its entries were synced: a log that ends before it has lost entries.
+fn check_order(partition: PartitionId, log: &GroupLog, machine: &Machine) -> Result<(), StoreError> {
+    let (last, applied) = (log.last(), machine.applied());
+    if applied > last {
+        let index = |id: Option<crate::raft::types::EntryId>| id.map_or(0, |id| id.index);
+        return Err(StoreError::Damaged(format!(
+            "partition {partition}: the log ends at entry {}, but entry {} was applied: acknowledged entries are gone",
+            index(last),
+            index(applied)
+        )));
+    }
+    Ok(())
+}

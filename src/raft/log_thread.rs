@@ -1,0 +1,160 @@
+//! One thread writes the logs of all groups: it takes a request, drains what else waits, writes it all in one batch,
+//! syncs once, and tells everybody. No timer: what gathers while the last write syncs goes together.
+//!
+//! The order of requests is the order on the disk, which Raft needs of votes and entries. After the first error
+//! nothing is ever written again: what is on the disk is unknown then.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use openraft::storage::IOFlushed;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::ids::PartitionId;
+use crate::limits;
+use crate::raft::types::Types;
+use crate::store::{LogBatch, LogFamily};
+
+/// Requests that may wait for the log thread: far more than all groups have in flight together.
+const QUEUE: usize = 16_384;
+
+/// What a group wants written.
+pub(super) enum Write {
+    Entries { entries: Vec<(u64, Vec<u8>)>, flushed: IOFlushed<Types>, durable: Durable },
+    Vote { bytes: Vec<u8>, done: Done },
+    Truncate { from: u64, done: Done },
+    Purge { index: u64, log_id: Vec<u8>, done: Done },
+}
+
+/// Told of the last index that is on the disk now.
+pub(super) type Durable = Arc<dyn Fn(u64) + Send + Sync>;
+/// Told once a request is on the disk, or never will be.
+pub(super) type Done = oneshot::Sender<io::Result<()>>;
+
+struct Request {
+    partition: PartitionId,
+    write: Write,
+}
+
+/// Takes requests for the log thread. Cheap to clone.
+#[derive(Clone)]
+pub struct LogHandle {
+    requests: mpsc::Sender<Request>,
+    /// For reading what was written.
+    pub(super) family: LogFamily,
+}
+
+impl LogHandle {
+    pub(super) async fn send(&self, partition: PartitionId, write: Write) -> io::Result<()> {
+        self.requests.send(Request { partition, write }).await.map_err(|_| stopped())
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the log thread has stopped")
+}
+
+/// The running thread. It ends when every handle is gone.
+pub struct LogThread {
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LogThread {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the machine gives no thread.
+    pub fn start(family: LogFamily) -> io::Result<(Self, LogHandle)> {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let writer = family.clone();
+        let thread = std::thread::Builder::new().name("holdfast-log".to_owned()).spawn(move || run(&writer, queue))?;
+        Ok((Self { thread: Some(thread) }, LogHandle { requests, family }))
+    }
+
+    /// Waits until the thread has written what it was given. Every [`LogHandle`] must be gone.
+    pub fn join(mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the log thread panicked");
+        }
+    }
+}
+
+/// What is told once a batch is on the disk.
+enum Told {
+    Entries { last: Option<u64>, flushed: IOFlushed<Types>, durable: Durable },
+    Done(Done),
+}
+
+fn run(family: &LogFamily, mut queue: mpsc::Receiver<Request>) {
+    let mut broken: Option<String> = None;
+    while let Some(first) = queue.blocking_recv() {
+        let mut batch = LogBatch::default();
+        let mut told = Vec::new();
+        let mut bytes = gather(first, &mut batch, &mut told);
+        while bytes < limits::MAX_SYNC_BYTES {
+            let Ok(next) = queue.try_recv() else { break };
+            bytes = bytes.saturating_add(gather(next, &mut batch, &mut told));
+        }
+        if broken.is_none()
+            && let Err(error) = family.write(batch)
+        {
+            tracing::error!(%error, "the log cannot be written: this node stops serving");
+            broken = Some(error.to_string());
+        }
+        for one in told {
+            tell(one, broken.as_deref());
+        }
+    }
+}
+
+/// Adds a request to the batch; returns its bytes.
+fn gather(request: Request, batch: &mut LogBatch, told: &mut Vec<Told>) -> usize {
+    let partition = request.partition;
+    match request.write {
+        Write::Entries { entries, flushed, durable } => {
+            let last = entries.last().map(|(index, _)| *index);
+            let mut bytes = 0_usize;
+            for (index, entry) in entries {
+                bytes = bytes.saturating_add(entry.len());
+                batch.put_entry(partition, index, entry);
+            }
+            told.push(Told::Entries { last, flushed, durable });
+            bytes
+        }
+        Write::Vote { bytes, done } => {
+            let len = bytes.len();
+            batch.put_vote(partition, bytes);
+            told.push(Told::Done(done));
+            len
+        }
+        Write::Truncate { from, done } => {
+            batch.truncate(partition, from);
+            told.push(Told::Done(done));
+            0
+        }
+        Write::Purge { index, log_id, done } => {
+            batch.purge(partition, index, log_id);
+            told.push(Told::Done(done));
+            0
+        }
+    }
+}
+
+fn tell(told: Told, broken: Option<&str>) {
+    let result = || broken.map_or(Ok(()), |reason| Err(io::Error::other(reason.to_owned())));
+    match told {
+        Told::Entries { last, flushed, durable } => {
+            if let (None, Some(last)) = (broken, last) {
+                durable(last);
+            }
+            flushed.io_completed(result());
+        }
+        Told::Done(done) => {
+            // Whoever asked may have gone: then nobody needs to know.
+            let _ = done.send(result());
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Consensus: the only user of openraft. One [`Group`] a partition; all groups of a node share one log thread.
+//!
+//! The way of a command: [`Group::propose`] → `batcher` (what waits while the last write syncs goes together) → openraft →
+//! `log_store` (memory at once, disk by `log_thread`) → `state_machine` (decides, writes one batch) → the reply.
+//!
+//! Deliberately absent: the meaning of a command (`reservation`), and the time that leases take (`region`).
+
+mod batcher;
+mod group;
+mod log_store;
+mod log_thread;
+mod network;
+mod state_machine;
+mod types;
+
+pub use group::{Group, GroupSettings};
+pub use log_thread::{LogHandle, LogThread};
+pub use state_machine::{Change, Hook, Hooks};
+pub use types::OperationReply;
+
+/// Why a proposal has no reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Too much waits already: nothing was proposed.
+    #[error("too many operations wait")]
+    Overloaded,
+    /// Nothing was proposed, and this is why.
+    #[error("{0}")]
+    Definite(String),
+    /// It may have been committed, or may yet be.
+    #[error("{0}")]
+    Indefinite(String),
+}

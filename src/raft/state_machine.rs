@@ -1,0 +1,382 @@
+//! Applies committed entries: each command is decided by `reservation`, and everything that a run of entries changes is
+//! written in one batch with the applied position. Then, and only then, the replies go out.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures_util::{Stream, TryStreamExt as _};
+use holdfast_client::keys::KeyKind;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
+use openraft::{EntryPayload, StoredMembership};
+
+use crate::codec::batch::{Batch, KeyOperation, Operation};
+use crate::codec::{CodecError, pb};
+use crate::ids::{Epoch, RecordKey};
+use crate::limits;
+use crate::raft::log_store::GroupLog;
+use crate::raft::types::{
+    EntryId, Leader, LoggedBatch, NodeId, OperationReply, Replies, StoredMembers, Types, entry_id_from, entry_id_to,
+    stored_members_from, stored_members_to,
+};
+use crate::reservation::record::Holding;
+use crate::reservation::sweep::{Sweep, sweep};
+use crate::reservation::{Context, Record, decide};
+use crate::reservation::command::KeyFacts;
+use crate::store::{GroupBatch, GroupFamily, StoreError};
+use crate::time::{Advance, LogTime, advance};
+
+/// Bytes after which a run of entries is written, so that the first replies do not wait for the last.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// What a batch did to one key.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The key.
+    pub key: RecordKey,
+    /// The running grant from now on, if there is one.
+    pub holding: Option<Holding>,
+}
+
+/// Who is told of changes, on the applying task: both must be quick and must not wait.
+pub struct Hooks {
+    /// Before the changes become visible: leases start here.
+    pub before: Hook,
+    /// After they are visible: whoever waits for a key looks again.
+    pub after: Hook,
+}
+
+/// Told of changes.
+pub type Hook = Box<dyn Fn(&[Change]) + Send + Sync>;
+
+/// What readers see of a group's state beside its records: as of the last written batch.
+pub(super) type View = Arc<RwLock<Arc<pb::GroupState>>>;
+
+/// One group's state machine.
+pub(super) struct Machine {
+    family: GroupFamily,
+    state: pb::GroupState,
+    view: View,
+    hooks: Arc<Hooks>,
+    log: GroupLog,
+    swept: Arc<AtomicU64>,
+}
+
+/// Changes that are not written yet.
+#[derive(Default)]
+struct Chunk {
+    batch: GroupBatch,
+    records: HashMap<RecordKey, Option<Record>>,
+    changes: Vec<Change>,
+    replies: Vec<(Option<openraft::storage::ApplyResponder<Types>>, Replies)>,
+}
+
+/// What a key's own bytes say.
+pub(super) fn key_facts(key: &RecordKey) -> KeyFacts {
+    KeyFacts {
+        mint_epoch: Epoch(key.key.mint_epoch()),
+        time_ms: match key.key.kind() {
+            KeyKind::Tagged(tagged) => Some(tagged.unix_ms()),
+            KeyKind::Opaque => None,
+        },
+    }
+}
+
+impl Machine {
+    pub(super) fn open(family: GroupFamily, hooks: Arc<Hooks>, log: GroupLog) -> Result<Self, StoreError> {
+        let state = family.state()?.unwrap_or_default();
+        let view = Arc::new(RwLock::new(Arc::new(state.clone())));
+        Ok(Self { family, state, view, hooks, log, swept: Arc::default() })
+    }
+
+    /// The expiry of the last record that a sweep removed since the start, in milliseconds since the Unix epoch: nothing
+    /// is left before it, and nothing comes there any more.
+    pub(super) fn swept(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.swept)
+    }
+
+    pub(super) fn view(&self) -> View {
+        Arc::clone(&self.view)
+    }
+
+    /// The last applied entry that the disk knows of.
+    pub(super) fn applied(&self) -> Option<EntryId> {
+        self.state.applied.as_ref().map(entry_id_from)
+    }
+
+    fn members(&self) -> Result<StoredMembers, CodecError> {
+        stored_members_from(self.state.membership.clone())
+    }
+
+    fn apply_batch(&mut self, batch: &Batch, chunk: &mut Chunk) -> Result<Replies, StoreError> {
+        let accepted = batch.clock_unix_ms <= self.state.accepted_clock_unix_ms;
+        match advance(self.now(), batch.clock_unix_ms, accepted) {
+            Advance::To(now) => {
+                self.state.log_time_unix_ms = now.unix_ms();
+                self.state.clock_held = false;
+            }
+            Advance::Held => self.state.clock_held = true,
+        }
+        let mut replies = Vec::with_capacity(batch.operations.len());
+        for operation in &batch.operations {
+            replies.push(self.apply_operation(operation, chunk)?);
+        }
+        Ok(Replies(replies))
+    }
+
+    fn now(&self) -> LogTime {
+        LogTime::from_unix_ms(self.state.log_time_unix_ms)
+    }
+
+    fn apply_operation(&mut self, operation: &Operation, chunk: &mut Chunk) -> Result<OperationReply, StoreError> {
+        match operation {
+            Operation::Key(operation) => self.apply_key(operation, chunk),
+            Operation::Sweep { limit } => self.apply_sweep(*limit, chunk),
+            Operation::Tick => Ok(OperationReply::Done),
+            Operation::AcceptClock { up_to_unix_ms } => {
+                let accepted = self.state.accepted_clock_unix_ms.max(*up_to_unix_ms);
+                self.state.accepted_clock_unix_ms = accepted;
+                self.state.log_time_unix_ms = self.state.log_time_unix_ms.max(*up_to_unix_ms);
+                self.state.clock_held = false;
+                Ok(OperationReply::Done)
+            }
+            Operation::Open { home, epoch, incarnation } => {
+                self.open_epoch(home.as_str(), *epoch, *incarnation);
+                Ok(OperationReply::Done)
+            }
+            Operation::RotateClusterKey { key_id, secret } => {
+                self.rotate(*key_id, secret);
+                Ok(OperationReply::Done)
+            }
+        }
+    }
+
+    /// Opens a later epoch than the home had; anything else was done before.
+    fn open_epoch(&mut self, name: &str, epoch: Epoch, incarnation: u64) {
+        let opened =
+            pb::Home { name: name.to_owned(), open_epoch: epoch.0, incarnation, next_position: 1 };
+        match self.state.homes.iter_mut().find(|home| home.name == name) {
+            Some(home) if home.open_epoch < epoch.0 => *home = opened,
+            Some(_) => {}
+            None => self.state.homes.push(opened),
+        }
+    }
+
+    /// The new key first, the one before it second; older ones go.
+    fn rotate(&mut self, key_id: u32, secret: &[u8; 32]) {
+        let keys = &mut self.state.cluster_keys;
+        if keys.iter().all(|key| key.key_id < key_id) {
+            keys.insert(0, pb::ClusterKey { key_id, secret: bytes::Bytes::copy_from_slice(secret) });
+            keys.truncate(2);
+        }
+    }
+
+    fn apply_key(&mut self, operation: &KeyOperation, chunk: &mut Chunk) -> Result<OperationReply, StoreError> {
+        let key = &operation.key;
+        let read;
+        let record = match chunk.records.get(key) {
+            Some(pending) => pending.as_ref(),
+            None => {
+                read = self.family.record(key)?;
+                read.as_ref()
+            }
+        };
+        let facts = key_facts(key);
+        let now = self.now();
+        let horizon_ms = match (record, facts.time_ms, reserve_endpoint(operation)) {
+            (None, Some(_), Some(endpoint)) => self.family.horizon(&key.tenant, endpoint)?,
+            (Some(_) | None, _, _) => None,
+        };
+        let home = self.state.homes.iter_mut().find(|home| home.name == operation.home.as_str());
+        let (open_epoch, next_position) = home
+            .as_ref()
+            .map_or((None, 0), |home| ((home.open_epoch > 0).then_some(Epoch(home.open_epoch)), home.next_position));
+        let context = Context { open_epoch, next_position, now, key: facts, horizon_ms };
+        let decision = decide(record, &operation.command, &context);
+        if let Some(next) = decision.record {
+            if let Some(home) = home {
+                home.next_position = home.next_position.saturating_add(1);
+            }
+            chunk.batch.put_record(key, record, &next);
+            if let Some(digest) = &decision.envelope {
+                chunk.batch.put_envelope(key, digest, operation.envelope.clone());
+            }
+            chunk.changes.push(Change { key: key.clone(), holding: next.holding() });
+            chunk.records.insert(key.clone(), Some(next));
+        }
+        Ok(OperationReply::Key(decision.reply))
+    }
+
+    /// Removes ended records whose time has come, by the index of what is written: nothing else is pending here.
+    fn apply_sweep(&mut self, limit: u32, chunk: &mut Chunk) -> Result<OperationReply, StoreError> {
+        let now = self.now();
+        let from = LogTime::from_unix_ms(self.swept.load(Ordering::Relaxed));
+        let due = self.family.expired(from, now, usize::try_from(limit).unwrap_or(usize::MAX))?;
+        let last = due.last().map(|(at, _)| *at);
+        let mut horizons = HashMap::new();
+        let mut removed = 0_u32;
+        for (_, key) in due {
+            let Some(record) = self.family.record(&key)? else {
+                return Err(StoreError::Damaged(format!("the expiry index names {key}, which has no record")));
+            };
+            match sweep(&record, key_facts(&key), now) {
+                Sweep::Keep => {}
+                Sweep::Remove { raise_horizon_ms } => {
+                    chunk.batch.remove_record(&key, &record);
+                    removed = removed.saturating_add(1);
+                    if let Some(time) = raise_horizon_ms {
+                        let place = horizons.entry((key.tenant, record.endpoint)).or_insert(0_u64);
+                        *place = time.max(*place);
+                    }
+                }
+            }
+        }
+        for ((tenant, endpoint), time) in horizons {
+            let known = self.family.horizon(&tenant, &endpoint)?.unwrap_or_default();
+            if time > known {
+                chunk.batch.put_horizon(&tenant, &endpoint, time);
+            }
+        }
+        if let Some(last) = last {
+            self.swept.store(last.unix_ms(), Ordering::Relaxed);
+        }
+        Ok(OperationReply::Swept(removed))
+    }
+
+    /// Writes what is pending, with the applied position.
+    fn write(&mut self, chunk: &mut Chunk) -> Result<(), StoreError> {
+        let mut batch = std::mem::take(&mut chunk.batch);
+        batch.put_state(&self.state);
+        let changes = std::mem::take(&mut chunk.changes);
+        (self.hooks.before)(&changes);
+        self.family.write(batch)?;
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(self.state.clone());
+        (self.hooks.after)(&changes);
+        chunk.records.clear();
+        Ok(())
+    }
+
+    /// Writes what is pending and lets the replies go.
+    fn commit(&mut self, chunk: &mut Chunk) -> Result<(), StoreError> {
+        self.write(chunk)?;
+        for (responder, replies) in chunk.replies.drain(..) {
+            if let Some(responder) = responder {
+                responder.send(replies);
+            }
+        }
+        if let Some(applied) = &self.state.applied {
+            self.log.applied(applied.index);
+        }
+        Ok(())
+    }
+}
+
+/// A sweep reads indexes that only show what is written, so it has an entry and a write of its own.
+fn is_sweep(payload: &EntryPayload<LoggedBatch, NodeId, openraft::impls::BasicNode>) -> bool {
+    match payload {
+        EntryPayload::Normal(logged) => logged.batch.operations.iter().any(Operation::is_sweep),
+        EntryPayload::Blank | EntryPayload::Membership(_) => false,
+    }
+}
+
+fn reserve_endpoint(operation: &KeyOperation) -> Option<&crate::ids::EndpointName> {
+    use crate::reservation::command::Kind;
+    match &operation.command.kind {
+        Kind::Reserve(reserve) => Some(&reserve.endpoint),
+        Kind::Complete(_)
+        | Kind::Release { .. }
+        | Kind::Extend { .. }
+        | Kind::Checkpoint { .. }
+        | Kind::Claim { .. }
+        | Kind::Resolve { .. }
+        | Kind::Lapse { .. }
+        | Kind::Void { .. } => None,
+    }
+}
+
+/// A snapshot of a group is its column family, flushed: there is nothing to copy until a peer asks for it.
+#[derive(Debug)]
+pub(super) struct Flushed;
+
+/// Makes the state up to a position durable, so that the log before it may go.
+pub(super) struct Flusher {
+    family: GroupFamily,
+    meta: SnapshotMeta<Leader, NodeId, openraft::impls::BasicNode>,
+}
+
+type GroupSnapshot = Snapshot<Leader, NodeId, openraft::impls::BasicNode, Flushed>;
+
+impl RaftSnapshotBuilder<Types> for Flusher {
+    type SnapshotData = Flushed;
+
+    async fn build_snapshot(&mut self) -> io::Result<GroupSnapshot> {
+        let family = self.family.clone();
+        tokio::task::spawn_blocking(move || family.flush())
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: Flushed })
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = Flushed;
+    type SnapshotBuilder = Flusher;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<EntryId>, StoredMembers)> {
+        Ok((self.applied(), self.members().map_err(io::Error::other)?))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + Send,
+    {
+        let mut chunk = Chunk::default();
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let sweeps = is_sweep(&entry.payload);
+            if sweeps {
+                self.commit(&mut chunk).map_err(io::Error::other)?;
+            }
+            let replies = match &entry.payload {
+                EntryPayload::Blank => Replies::default(),
+                EntryPayload::Normal(logged) => {
+                    self.apply_batch(&logged.batch, &mut chunk).map_err(io::Error::other)?
+                }
+                EntryPayload::Membership(members) => {
+                    let stored = StoredMembership::new(Some(entry.log_id), members.clone());
+                    self.state.membership = Some(stored_members_to(&stored));
+                    Replies::default()
+                }
+            };
+            self.state.applied = Some(entry_id_to(&entry.log_id));
+            chunk.replies.push((responder, replies));
+            if sweeps || chunk.batch.bytes() > CHUNK_BYTES || chunk.records.len() > limits::MAX_BATCH_OPERATIONS {
+                self.commit(&mut chunk).map_err(io::Error::other)?;
+            }
+        }
+        self.commit(&mut chunk).map_err(io::Error::other)
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Flusher> {
+        Some(self.get_snapshot_builder().await)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Flusher {
+        let last_membership = self.members().unwrap_or_default();
+        let meta = SnapshotMeta { last_log_id: self.applied(), last_membership };
+        Flusher { family: self.family.clone(), meta }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMeta<Leader, NodeId, openraft::impls::BasicNode>,
+        _snapshot: Flushed,
+    ) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "a cluster of one node has nobody to install a snapshot from"))
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<GroupSnapshot>> {
+        Ok(None)
+    }
+}

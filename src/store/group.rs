@@ -1,0 +1,214 @@
+//! One group's state, in a column family of its own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rocksdb::{DB, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+
+use super::{StoreError, family};
+use crate::codec::{self, keys, pb};
+use crate::ids::{Digest, EndpointName, PartitionId, RecordKey, TenantId};
+use crate::reservation::Record;
+use crate::time::LogTime;
+
+/// The column family of one group's state. Cheap to clone.
+#[derive(Clone)]
+pub struct GroupFamily {
+    db: Arc<DB>,
+    name: Arc<str>,
+}
+
+/// Changes of one group that become visible together.
+#[derive(Default)]
+pub struct GroupBatch {
+    changes: Vec<(Vec<u8>, Option<Bytes>)>,
+    bytes: usize,
+}
+
+impl GroupBatch {
+    fn put(&mut self, key: Vec<u8>, value: impl Into<Bytes>) {
+        let value = value.into();
+        self.bytes = self.bytes.saturating_add(key.len()).saturating_add(value.len());
+        self.changes.push((key, Some(value)));
+    }
+
+    fn delete(&mut self, key: Vec<u8>) {
+        self.bytes = self.bytes.saturating_add(key.len());
+        self.changes.push((key, None));
+    }
+
+    /// Writes a record and what its state asks of the indexes, given the record it replaces.
+    pub fn put_record(&mut self, key: &RecordKey, before: Option<&Record>, after: &Record) {
+        self.put(keys::record(key), codec::record::encode(after));
+        self.index_expiry(key, before.and_then(Record::expires_at), after.expires_at());
+        match (before.is_some_and(|record| record.holding().is_some()), after.holding().is_some()) {
+            (false, true) => self.put(keys::held(key), Bytes::new()),
+            (true, false) => self.delete(keys::held(key)),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    fn index_expiry(&mut self, key: &RecordKey, before: Option<LogTime>, after: Option<LogTime>) {
+        if before == after {
+            return;
+        }
+        if let Some(before) = before {
+            self.delete(keys::expiry(before, key));
+        }
+        if let Some(after) = after {
+            self.put(keys::expiry(after, key), Bytes::new());
+        }
+    }
+
+    /// Writes an envelope under its digest.
+    pub fn put_envelope(&mut self, key: &RecordKey, digest: &Digest, bytes: Bytes) {
+        self.put(keys::envelope(key, digest), bytes);
+    }
+
+    /// Removes a record with its envelopes and its place in the indexes.
+    pub fn remove_record(&mut self, key: &RecordKey, record: &Record) {
+        self.delete(keys::record(key));
+        self.index_expiry(key, record.expires_at(), None);
+        for digest in record.envelopes() {
+            self.delete(keys::envelope(key, &digest));
+        }
+        if record.holding().is_some() {
+            self.delete(keys::held(key));
+        }
+    }
+
+    /// Writes an endpoint's horizon, in milliseconds since the Unix epoch.
+    pub fn put_horizon(&mut self, tenant: &TenantId, endpoint: &EndpointName, horizon_ms: u64) {
+        self.put(keys::horizon(tenant, endpoint), horizon_ms.to_be_bytes().to_vec());
+    }
+
+    /// Writes the group's state.
+    pub fn put_state(&mut self, state: &pb::GroupState) {
+        self.put(keys::STATE.to_vec(), codec::seal(state));
+    }
+
+    /// About how many bytes are to be written.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl GroupFamily {
+    pub(super) fn new(db: Arc<DB>, partition: PartitionId) -> Self {
+        Self { db, name: keys::family(partition).into() }
+    }
+
+    /// Makes a batch visible at once. It is durable after the next flush, and until then by the log.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write(&self, batch: GroupBatch) -> Result<(), StoreError> {
+        let state = family(&self.db, &self.name)?;
+        let mut writes = WriteBatch::default();
+        for (key, value) in batch.changes {
+            match value {
+                Some(value) => writes.put_cf(state, key, value),
+                None => writes.delete_cf(state, key),
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        Ok(self.db.write_opt(writes, &options)?)
+    }
+
+    /// A key's record.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn record(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
+        let Some(bytes) = self.db.get_pinned_cf(family(&self.db, &self.name)?, keys::record(key))? else {
+            return Ok(None);
+        };
+        Ok(Some(codec::record::decode(&bytes)?))
+    }
+
+    /// A stored envelope, checked against its digest.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn envelope(&self, key: &RecordKey, digest: &Digest) -> Result<Option<pb::Envelope>, StoreError> {
+        let Some(bytes) = self.db.get_cf(family(&self.db, &self.name)?, keys::envelope(key, digest))? else {
+            return Ok(None);
+        };
+        Ok(Some(codec::record::decode_envelope(bytes.into(), digest)?))
+    }
+
+    /// An endpoint's horizon, in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn horizon(&self, tenant: &TenantId, endpoint: &EndpointName) -> Result<Option<u64>, StoreError> {
+        let Some(bytes) = self.db.get_pinned_cf(family(&self.db, &self.name)?, keys::horizon(tenant, endpoint))?
+        else {
+            return Ok(None);
+        };
+        let bytes: [u8; 8] =
+            bytes.as_ref().try_into().map_err(|_| StoreError::Damaged("a horizon is not 8 bytes".to_owned()))?;
+        Ok(Some(u64::from_be_bytes(bytes)))
+    }
+
+    /// The group's state.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn state(&self) -> Result<Option<pb::GroupState>, StoreError> {
+        let Some(bytes) = self.db.get_cf(family(&self.db, &self.name)?, keys::STATE)? else { return Ok(None) };
+        Ok(Some(codec::open("a group's state", bytes)?))
+    }
+
+    /// Records whose time in the expiry index is from `from` on and before `until`, earliest first, at most `limit`.
+    /// Starting where the last sweep ended spares reading over what it removed.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn expired(
+        &self,
+        from: LogTime,
+        until: LogTime,
+        limit: usize,
+    ) -> Result<Vec<(LogTime, RecordKey)>, StoreError> {
+        if until <= from {
+            return Ok(Vec::new());
+        }
+        let (start, end) = keys::expiries(from, until);
+        self.scan(&start, end, limit)?.iter().map(|key| parsed(keys::parse_expiry(key))).collect()
+    }
+
+    /// Keys that are held, in their order.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn held(&self) -> Result<Vec<RecordKey>, StoreError> {
+        let (start, end) = keys::all_held();
+        self.scan(&start, end, usize::MAX)?.iter().map(|key| parsed(keys::parse_held(key))).collect()
+    }
+
+    fn scan(&self, start: &[u8], end: Vec<u8>, limit: usize) -> Result<Vec<Box<[u8]>>, StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(end);
+        let state = family(&self.db, &self.name)?;
+        let mut found = Vec::new();
+        for item in self.db.iterator_cf_opt(state, options, IteratorMode::From(start, Direction::Forward)).take(limit) {
+            found.push(item?.0);
+        }
+        Ok(found)
+    }
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        Ok(self.db.flush_cf(family(&self.db, &self.name)?)?)
+    }
+}
+
+fn parsed<T>(key: Option<T>) -> Result<T, StoreError> {
+    key.ok_or_else(|| StoreError::Damaged("an index has a key that does not parse".to_owned()))
+}

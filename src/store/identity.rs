@@ -1,0 +1,108 @@
+//! Whose a data directory is: said in a file of its own and in the database, each synced, so that a directory that lost
+//! one of them is seen as damaged and never taken for a new one.
+
+use std::fs::{File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use rocksdb::DB;
+
+use super::StoreError;
+use crate::codec::{self, keys, pb};
+
+/// The database's directory inside the data directory.
+pub(super) const DATABASE: &str = "db";
+const FILE: &str = "identity";
+
+/// What the file says before the database is opened.
+pub(super) struct Claim(pb::Identity);
+
+fn disk(path: &Path, error: &io::Error) -> StoreError {
+    StoreError::Disk(format!("{}: {error}", path.display()))
+}
+
+/// Reads the directory's identity file, or makes the directory and its file for `asked`.
+pub(super) fn claim(path: &Path, asked: pb::Identity) -> Result<Claim, StoreError> {
+    std::fs::create_dir_all(path).map_err(|error| disk(path, &error))?;
+    // The directory holds the cluster's keys: nobody else may read it.
+    std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|error| disk(path, &error))?;
+    let has_database = path.join(DATABASE).exists();
+    match std::fs::read(path.join(FILE)) {
+        Ok(bytes) => {
+            let found: pb::Identity = codec::open("the identity file", bytes)?;
+            same(path, &found, &asked)?;
+            if found.made && !has_database {
+                return Err(StoreError::Damaged(format!("{} has an identity but no database", path.display())));
+            }
+            Ok(Claim(found))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && has_database => {
+            Err(StoreError::Damaged(format!("{} has a database but no identity file", path.display())))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            write(path, &asked)?;
+            Ok(Claim(asked))
+        }
+        Err(error) => Err(disk(path, &error)),
+    }
+}
+
+/// Checks the database's identity against the file's, or gives a new database its identity.
+pub(super) fn confirm(path: &Path, db: &DB, claim: Claim) -> Result<pb::Identity, StoreError> {
+    let Claim(mut identity) = claim;
+    match db.get(keys::IDENTITY)? {
+        Some(bytes) => {
+            let stored: pb::Identity = codec::open("the database's identity", bytes)?;
+            if stored.cluster_id != identity.cluster_id {
+                return Err(StoreError::Damaged(format!(
+                    "{} belongs to cluster {}, its database to {}",
+                    path.display(),
+                    identity.cluster_id,
+                    stored.cluster_id
+                )));
+            }
+        }
+        None if identity.made => {
+            let lost = format!("the database in {} has lost its identity, and what else is unknown", path.display());
+            return Err(StoreError::Damaged(lost));
+        }
+        None => {
+            let mut options = rocksdb::WriteOptions::default();
+            options.set_sync(true);
+            db.put_opt(keys::IDENTITY, codec::seal(&identity), &options)?;
+        }
+    }
+    if !identity.made {
+        identity.made = true;
+        write(path, &identity)?;
+    }
+    Ok(identity)
+}
+
+/// Replaces the file in one step, synced.
+fn write(path: &Path, identity: &pb::Identity) -> Result<(), StoreError> {
+    let (file, fresh) = (path.join(FILE), path.join("identity.new"));
+    let written = || -> io::Result<()> {
+        let mut out = File::create(&fresh)?;
+        out.write_all(&codec::seal(identity))?;
+        out.sync_all()?;
+        std::fs::rename(&fresh, &file)?;
+        File::open(path)?.sync_all()
+    };
+    written().map_err(|error| disk(&file, &error))
+}
+
+/// What a directory was made with is what it is started with.
+fn same(path: &Path, found: &pb::Identity, asked: &pb::Identity) -> Result<(), StoreError> {
+    let pairs = [
+        ("partitions", found.partitions.to_string(), asked.partitions.to_string()),
+        ("region", found.region.clone(), asked.region.clone()),
+        ("node_id", found.node_id.to_string(), asked.node_id.to_string()),
+        ("homes", found.homes.join(","), asked.homes.join(",")),
+    ];
+    match pairs.into_iter().find(|(_, found, asked)| found != asked) {
+        None => Ok(()),
+        Some((what, found, asked)) => Err(StoreError::Identity { path: path.to_owned(), what, found, asked }),
+    }
+}
