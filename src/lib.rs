@@ -1,6 +1,7 @@
 //! Holdfast, a multi-region replicated idempotency store.
 
 pub mod api;
+pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod ids;
@@ -12,4 +13,5 @@ pub mod region;
 pub mod reservation;
 pub mod router;
 pub mod store;
+pub mod telemetry;
 pub mod time;

@@ -35,7 +35,7 @@ pub(super) enum BodyError {
         refusal: ApiError,
         /// The same for gRPC, which looks for it among the sources.
         #[source]
-        status: Box<Status>,
+        status: Status,
     },
     /// The connection broke, or the frame is malformed.
     #[error(transparent)]
@@ -109,7 +109,7 @@ impl Body for RequestBody {
 
 impl From<ApiError> for BodyError {
     fn from(refusal: ApiError) -> Self {
-        let status = Box::new(refusal.to_status());
+        let status = refusal.to_status();
         Self::Refused { refusal, status }
     }
 }
@@ -124,4 +124,19 @@ pub(super) fn refusal(error: &(dyn Error + 'static)) -> ApiError {
         source = at.source();
     }
     ApiError::Body(format!("the message ended early: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::error::Code;
+
+    #[test]
+    fn both_halves_of_the_api_find_why_a_body_was_refused() {
+        let status = Status::from_error(Box::new(BodyError::from(ApiError::BodyTimeout)));
+        assert_eq!(status.code(), tonic::Code::Unavailable);
+        let wrapped = axum::Error::new(BodyError::from(ApiError::Reading));
+        assert_eq!(refusal(&wrapped).code(), Code::Overloaded);
+        assert_eq!(refusal(&std::io::Error::other("reset")).code(), Code::BodyInvalid);
+    }
 }

@@ -2,7 +2,6 @@
 //! connection, and a connection owns those of its streams.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -19,8 +18,8 @@ use super::socket::Socket;
 use crate::clock::{Monotonic, monotonic};
 use crate::limits;
 
-/// How often the log says that connections are refused, at most.
-const REFUSAL_WINDOW: Duration = Duration::from_secs(10);
+/// How often the log says that connections are refused or cannot be accepted, at most.
+const LOG_WINDOW: Duration = Duration::from_secs(10);
 
 /// How long to wait when the system has no socket to give, such as for want of file descriptors: until some are closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -44,7 +43,8 @@ pub(super) async fn accept(
     shutdown: &mut watch::Receiver<bool>,
 ) -> JoinSet<()> {
     let mut connections = JoinSet::new();
-    let mut refusals = Refusals::default();
+    let mut refused = Repeated::default();
+    let mut failed = Repeated::default();
     loop {
         let accepted = tokio::select! {
             () = stopping(shutdown) => return connections,
@@ -57,14 +57,18 @@ pub(super) async fn accept(
         match accepted {
             Ok((stream, peer)) if connections.len() >= most => {
                 drop(stream);
-                refusals.note(peer, most);
+                if let Some(count) = refused.count() {
+                    tracing::warn!(count, most, %peer, "refusing connections: as many are open as are allowed");
+                }
             }
             Ok((stream, _peer)) => {
                 connections.spawn(serve(stream, dispatch.clone(), shutdown.clone()));
             }
             Err(error) if is_of_the_peer(&error) => tracing::debug!(%error, "connection ended before it began"),
             Err(error) => {
-                tracing::warn!(%error, "no connection can be accepted");
+                if let Some(count) = failed.count() {
+                    tracing::warn!(count, %error, open = connections.len(), "connections cannot be accepted");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -173,20 +177,49 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     )
 }
 
-/// Connections that were refused since the log last said so.
+/// Something that may happen often, and is logged at most once in a window.
 #[derive(Debug, Default)]
-struct Refusals {
+struct Repeated {
     count: u64,
-    said: Option<Monotonic>,
+    logged: Option<Monotonic>,
 }
 
-impl Refusals {
-    fn note(&mut self, peer: SocketAddr, most: usize) {
+impl Repeated {
+    /// Counts one more. How many there were since the last time, when it is time to log them.
+    fn count(&mut self) -> Option<u64> {
         self.count = self.count.saturating_add(1);
         let now = monotonic();
-        if self.said.is_none_or(|said| now.since(said) >= REFUSAL_WINDOW) {
-            tracing::warn!(refused = self.count, most, %peer, "refusing connections: as many are open as are allowed");
-            *self = Self { count: 0, said: Some(now) };
+        if self.logged.is_some_and(|logged| now.since(logged) < LOG_WINDOW) {
+            return None;
         }
+        self.logged = Some(now);
+        Some(std::mem::take(&mut self.count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_repeats_is_logged_once_in_a_window() {
+        let mut repeated = Repeated::default();
+        assert_eq!(repeated.count(), Some(1));
+        assert_eq!(repeated.count(), None);
+        assert_eq!(repeated.count(), None);
+        repeated.logged = None;
+        assert_eq!(repeated.count(), Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_streams_task_ends_with_its_connection() {
+        let streams = Streams::default();
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        streams.executor().execute(async move {
+            let _kept = sender;
+            std::future::pending::<()>().await;
+        });
+        drop(streams);
+        assert!(receiver.await.is_err(), "the task was dropped, and what it owned with it");
     }
 }

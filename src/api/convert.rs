@@ -10,7 +10,7 @@ mod tests;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use holdfast_client::fingerprint::{FINGERPRINT_VERSION, Request, Selection, fingerprint_v1};
+use holdfast_client::fingerprint::{FINGERPRINT_VERSION, Members, Request, Selection, fingerprint_v1};
 use holdfast_client::proto::v1;
 
 use self::rules::invalid;
@@ -31,7 +31,8 @@ const DEFAULT_SELECTION: u32 = 1;
 /// which the calls beside it may well wait.
 const INLINE_FINGERPRINT_BYTES: usize = 64 * 1024;
 
-static SELECTION: LazyLock<Selection> = LazyLock::new(Selection::default);
+static SELECTION: LazyLock<Selection> =
+    LazyLock::new(|| Selection::new(&["content-type", ":path"], Members::All).unwrap_or_default());
 
 /// A completion.
 #[derive(Debug)]
@@ -207,8 +208,10 @@ fn fingerprint_of(endpoint: &str, request: &v1::Request) -> Result<(EndpointName
     } else {
         rules::endpoint(endpoint)?
     };
-    let headers: Vec<(&str, &[u8])> =
-        request.headers.iter().map(|header| (header.name.as_str(), header.value.as_ref())).collect();
+    // The target as it was sent: two accounts of one endpoint are two requests, though the endpoint's name is the same.
+    let target = (!request.path.is_empty()).then_some((":path", request.path.as_bytes()));
+    let named = request.headers.iter().map(|header| (header.name.as_str(), header.value.as_ref()));
+    let headers: Vec<(&str, &[u8])> = named.chain(target).collect();
     let digest = fingerprint_v1(
         &Request { method: &request.method, endpoint: endpoint.as_str(), headers: &headers, body: &request.body },
         &SELECTION,

@@ -82,7 +82,6 @@ pub(super) fn not_serving(status: &NodeStatus) -> Option<String> {
         .iter()
         .filter_map(|group| match &group.state {
             GroupState::Serving => None,
-            GroupState::Starting => Some(format!("partition {}: starting", group.partition)),
             GroupState::Stopped(reason) => Some(format!("partition {}: stopped: {reason}", group.partition)),
         })
         .collect();

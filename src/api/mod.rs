@@ -77,7 +77,7 @@ pub async fn serve(listener: TcpListener, router: Router, settings: ApiSettings,
     watcher.spawn(report_health(reporter.clone(), router));
     let mut connections = connection::accept(listener, dispatch, settings.max_connections, &mut shutdown).await;
     watcher.shutdown().await;
-    set_health(&reporter, ServingStatus::NotServing).await;
+    end_health(reporter).await;
     connection::drain(&mut connections, settings.drain).await;
 }
 
@@ -92,12 +92,17 @@ fn reflection() -> Result<
         .build_v1()
 }
 
-/// Makes the health service say what `/healthz` says, for as long as it is polled.
+/// Makes the health service say what `/healthz` says, for as long as it is polled. Only what changes is set: whoever
+/// watches is told of every setting.
 async fn report_health(reporter: HealthReporter, router: Router) {
+    let mut said = None;
     loop {
         let serving = http::not_serving(&router.status()).is_none();
-        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        set_health(&reporter, status).await;
+        if said != Some(serving) {
+            let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+            set_health(&reporter, status).await;
+            said = Some(serving);
+        }
         tokio::time::sleep(HEALTH_PERIOD).await;
     }
 }
@@ -105,5 +110,13 @@ async fn report_health(reporter: HealthReporter, router: Router) {
 async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
     for name in HEALTH_NAMES {
         reporter.set_service_status(name, status).await;
+    }
+}
+
+/// Says that the node no longer serves, and ends the streams of whoever watches: they would outlast the drain.
+async fn end_health(mut reporter: HealthReporter) {
+    set_health(&reporter, ServingStatus::NotServing).await;
+    for name in HEALTH_NAMES {
+        reporter.clear_service_status(name).await;
     }
 }

@@ -125,7 +125,6 @@ pub(super) fn status(status: Status) -> v1::StatusResponse {
 pub(super) fn group_state(state: &GroupState) -> (&'static str, &str) {
     match state {
         GroupState::Serving => ("serving", ""),
-        GroupState::Starting => ("starting", ""),
         GroupState::Stopped(reason) => ("stopped", reason),
     }
 }

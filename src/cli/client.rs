@@ -1,13 +1,12 @@
 //! Asking a node over gRPC: where it is, how it is reached, and what its failures mean to a person.
 
-use std::collections::HashMap;
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use prost::Message as _;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use crate::cli::exit::{Exit, Problem};
 
@@ -110,46 +109,18 @@ pub(crate) struct Asking {
 /// A failure's name: the stable code of docs/reference/errors if the node gave one, else the gRPC code.
 #[must_use]
 pub(crate) fn code_of(status: &Status) -> String {
-    match reason_of(status) {
-        Some(reason) => reason,
-        None => format!("{:?}", status.code()),
+    match status.get_details_error_info() {
+        Some(info) if !info.reason.is_empty() => info.reason,
+        Some(_) | None => format!("{:?}", status.code()),
     }
-}
-
-/// `google.rpc.Status`, as it stands in `grpc-status-details-bin`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct RpcStatus {
-    #[prost(message, repeated, tag = "3")]
-    details: Vec<Any>,
-}
-
-/// `google.protobuf.Any`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Any {
-    #[prost(string, tag = "1")]
-    type_url: String,
-    #[prost(bytes = "vec", tag = "2")]
-    value: Vec<u8>,
-}
-
-/// `google.rpc.ErrorInfo`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct ErrorInfo {
-    #[prost(string, tag = "1")]
-    reason: String,
-    #[prost(map = "string, string", tag = "3")]
-    metadata: HashMap<String, String>,
-}
-
-fn reason_of(status: &Status) -> Option<String> {
-    let details = RpcStatus::decode(status.details()).ok()?.details;
-    let info = details.into_iter().find(|any| any.type_url.ends_with("/google.rpc.ErrorInfo"))?;
-    let reason = ErrorInfo::decode(info.value.as_slice()).ok()?.reason;
-    (!reason.is_empty()).then_some(reason)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use tonic_types::ErrorDetails;
+
     use super::*;
 
     #[test]
@@ -170,10 +141,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_called_by_its_stable_code() {
-        let info = ErrorInfo { reason: "disk-low".to_owned(), metadata: HashMap::new() };
-        let any = Any { type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(), value: info.encode_to_vec() };
-        let details = RpcStatus { details: vec![any] }.encode_to_vec();
-        let status = Status::with_details(Code::ResourceExhausted, "full", details.into());
+        let details = ErrorDetails::with_error_info("disk-low", "holdfast", HashMap::new());
+        let status = Status::with_error_details(Code::ResourceExhausted, "full", details);
         assert_eq!(code_of(&status), "disk-low");
         assert_eq!(code_of(&Status::unavailable("gone")), "Unavailable");
         let problem = Address(Address::DEFAULT.to_owned()).failed(&status);

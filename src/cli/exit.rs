@@ -73,8 +73,15 @@ impl Problem {
     /// The line that tells a person.
     #[must_use]
     pub(crate) fn line(&self) -> String {
-        // Causes are joined with colons. A cause may span lines (a parser's excerpt): one line is promised.
-        let text = format!("{:#}", self.error);
+        let mut text = String::new();
+        for cause in self.error.chain().map(ToString::to_string) {
+            // Some errors tell their cause themselves.
+            if !text.contains(&cause) {
+                text.push_str(if text.is_empty() { "" } else { ": " });
+                text.push_str(&cause);
+            }
+        }
+        // A cause may span lines (a parser's excerpt): one line is promised.
         text.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
     }
 }
@@ -107,5 +114,7 @@ mod tests {
     fn a_problem_is_one_line() {
         let error = anyhow::anyhow!("line one\n  |\n2 | x").context("reading the file");
         assert_eq!(Problem::usage(error).line(), "reading the file: line one | 2 | x");
+        let told = anyhow::anyhow!("address in use").context("cannot listen: address in use: take another");
+        assert_eq!(Problem::usage(told).line(), "cannot listen: address in use: take another");
     }
 }

@@ -182,7 +182,10 @@ impl Admin for Desk {
         Ok(Response::new(v1::StatusResponse { node_id: 1, partitions: 1, groups: vec![group], ..Default::default() }))
     }
 
-    async fn rotate_cluster_key(&self, _: Request<v1::RotateClusterKeyRequest>) -> Answer<v1::RotateClusterKeyResponse> {
+    async fn rotate_cluster_key(
+        &self,
+        _: Request<v1::RotateClusterKeyRequest>,
+    ) -> Answer<v1::RotateClusterKeyResponse> {
         Ok(Response::new(v1::RotateClusterKeyResponse { key_id: 2 }))
     }
 

@@ -24,7 +24,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "" if !number.is_empty() => return Err(format!("{text} has no unit: write {text}s or {text}ms")),
         other => return Err(format!("{other:?} is no unit of time: write such as 500ms, 10s, 2m or 1h")),
     };
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} has no whole number before its unit: write such as 10s"))?;
+    let number: u64 =
+        number.parse().map_err(|_| format!("{text:?} has no whole number before its unit: write such as 10s"))?;
     let duration = number.checked_mul(ms_each).map(Duration::from_millis);
     duration.filter(|duration| *duration <= MAX_DURATION).ok_or_else(|| format!("{text} is over a week (168h)"))
 }
@@ -74,11 +75,12 @@ pub(crate) fn fencing(text: &str) -> Result<v1::FencingToken, String> {
 /// When there is no colon, or no name before it.
 pub(crate) fn header(text: &str) -> Result<v1::Header, String> {
     match text.split_once(':') {
-        Some((name, value)) if !name.is_empty() => Ok(v1::Header {
-            name: name.to_owned(),
-            value: value.trim_matches([' ', '\t']).as_bytes().to_vec().into(),
-        }),
-        Some(_) | None => Err(format!("{text:?} is no header: write name:value, such as content-type:application/json")),
+        Some((name, value)) if !name.is_empty() => {
+            Ok(v1::Header { name: name.to_owned(), value: value.trim_matches([' ', '\t']).as_bytes().to_vec().into() })
+        }
+        Some(_) | None => {
+            Err(format!("{text:?} is no header: write name:value, such as content-type:application/json"))
+        }
     }
 }
 

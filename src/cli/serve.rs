@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::exit::{Exit, Problem};
-use crate::node::{Node, NodeSettings};
+use crate::node::{Node, NodeError, NodeSettings};
+use crate::store::StoreError;
 
 /// Starts a node, tells `announce` where it listens, and serves.
 ///
@@ -26,7 +27,10 @@ pub(crate) fn serve(
         .enable_all()
         .build()
         .context("cannot start the threads of the node")?;
-    runtime.block_on(run(settings, announce))
+    let ended = runtime.block_on(run(settings, announce));
+    // A start that a signal ended may still be opening the store: what it does is safe to break off, and is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn run(
@@ -35,7 +39,7 @@ async fn run(
 ) -> Result<Exit, Problem> {
     let mut signals = Signals::new()?;
     let node = tokio::select! {
-        started = Node::start(settings) => started.map_err(|error| Problem::from(anyhow::Error::new(error)))?,
+        started = Node::start(settings) => started.map_err(not_started)?,
         name = signals.next() => {
             tracing::info!(signal = name, "stopped before the node had started");
             return Ok(Exit::Ok);
@@ -63,6 +67,17 @@ async fn run(
         }
         Some(why) => Err(anyhow::anyhow!("the node stopped for good: {why}").into()),
     }
+}
+
+/// A directory that was made with other settings is a wrong setting; every other reason is a failure.
+fn not_started(error: NodeError) -> Problem {
+    let exit = match &error {
+        NodeError::Store(StoreError::Identity { .. }) => Exit::Usage,
+        NodeError::Store(StoreError::InUse { .. } | StoreError::Damaged(_) | StoreError::Disk(_))
+        | NodeError::Listen { .. }
+        | NodeError::Thread(_) => Exit::Failed,
+    };
+    Problem { exit, error: error.into() }
 }
 
 #[expect(clippy::exit, reason = "the operator asked twice: nothing that still runs is waited for")]

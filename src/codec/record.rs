@@ -5,9 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::codec::{CodecError, open, pb, required, seal};
 use crate::ids::{Digest, EndpointName, Epoch, FencingToken, Fingerprint, Nonce};
-use crate::reservation::record::{
-    Answer, Attempt, Checkpoint, Event, EventKind, OnLapse, Phase, Record, Terms,
-};
+use crate::reservation::record::{Answer, Attempt, Checkpoint, Event, EventKind, OnLapse, Phase, Record, Terms};
 use crate::time::LogTime;
 
 const WHAT: &str = "a record";
@@ -36,10 +34,10 @@ pub fn encode(record: &Record) -> Vec<u8> {
 /// Reads a record.
 ///
 /// # Errors
-/// When the bytes are damaged or of a newer version.
+/// When the bytes are damaged or of a newer version, or are no record that a decision makes.
 pub fn decode(bytes: &[u8]) -> Result<Record, CodecError> {
     let message: pb::Record = open(WHAT, Bytes::copy_from_slice(bytes))?;
-    Ok(Record {
+    let record = Record {
         endpoint: endpoint_from(&message.endpoint, WHAT)?,
         terms: terms_from(message.terms, WHAT)?,
         attempts: message.attempts.into_iter().map(attempt_from).collect::<Result<_, _>>()?,
@@ -49,7 +47,42 @@ pub fn decode(bytes: &[u8]) -> Result<Record, CodecError> {
         history: message.history.into_iter().map(event_from).collect::<Result<_, _>>()?,
         history_dropped: message.history_dropped,
         position: message.position,
-    })
+    };
+    check(&record)?;
+    Ok(record)
+}
+
+/// Refuses what no decision makes: a damaged record must not answer, nor be granted as if the key were new.
+fn check(record: &Record) -> Result<(), CodecError> {
+    let refused = |field| Err(CodecError::Field { what: WHAT, field });
+    if record.attempts.is_empty() {
+        return refused("attempts: there is none");
+    }
+    if !record.attempts.is_sorted_by(|one, next| one.token < next.token) {
+        return refused("attempts: their tokens do not ascend");
+    }
+    if record.attempts.iter().any(|attempt| attempt.fingerprint.digest.is_empty()) {
+        return refused("fingerprint: its digest is empty");
+    }
+    if record.attempts.iter().filter_map(envelopes).any(<[Digest]>::is_empty) {
+        return refused("envelopes: a completed attempt has none");
+    }
+    let listed = |answer: &Answer| {
+        let executed = record.attempts.iter().find(|attempt| attempt.token == answer.token);
+        executed.and_then(envelopes).is_some_and(|envelopes| envelopes.contains(&answer.envelope))
+    };
+    match &record.answer {
+        Some(answer) if !listed(answer) => refused("answer: its attempt did not complete with its envelope"),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The envelopes of a completed attempt.
+fn envelopes(attempt: &Attempt) -> Option<&[Digest]> {
+    match &attempt.phase {
+        Phase::Completed { envelopes, .. } => Some(envelopes),
+        Phase::Held { .. } | Phase::Lapsed | Phase::Released => None,
+    }
 }
 
 /// Writes an envelope, and says what it is called: SHA-256 over the bytes.
@@ -66,7 +99,10 @@ pub fn encode_envelope(envelope: &pb::Envelope) -> (Bytes, Digest) {
 /// When the bytes are damaged: they no longer have the digest that they are stored under, or do not decode.
 pub fn decode_envelope(bytes: Bytes, digest: &Digest) -> Result<pb::Envelope, CodecError> {
     if Sha256::digest(&bytes).as_slice() != digest.0 {
-        return Err(CodecError::Field { what: "an envelope", field: "digest: the stored bytes are not those recorded" });
+        return Err(CodecError::Field {
+            what: "an envelope",
+            field: "digest: the stored bytes are not those recorded",
+        });
     }
     open("an envelope", bytes)
 }

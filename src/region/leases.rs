@@ -1,5 +1,6 @@
 //! The leases of running grants, counted on this leader's own monotonic clock: from when it applied the grant, or since
-//! it leads, whichever is later. A lease that ran out is proposed as a Lapse entry; nothing lapses by itself.
+//! it leads, whichever is later. A lease that ran out is proposed as a Lapse entry; nothing lapses by itself. A grant whose
+//! caller went away before it was answered is taken back instead: nobody can be executing it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -58,6 +59,8 @@ pub(super) struct Lapsed {
     pub(super) key: RecordKey,
     pub(super) token: FencingToken,
     pub(super) lease_revision: u32,
+    /// Nobody was told of the grant, and nobody will be: it did not execute.
+    pub(super) untold: bool,
 }
 
 impl Table {
@@ -150,9 +153,11 @@ impl Leases {
             let again = table.place(now.plus(retry));
             let Some(lease) = table.held.get_mut(&key) else { continue };
             lease.due = again;
+            lease.voided |= !lease.told;
             let Holding { token, lease_revision, .. } = lease.holding;
+            let untold = lease.voided;
             table.due.insert(again, key.clone());
-            lapsed.push(Lapsed { key, token, lease_revision });
+            lapsed.push(Lapsed { key, token, lease_revision, untold });
         }
         lapsed
     }
@@ -195,6 +200,7 @@ mod tests {
         );
         assert_eq!(leases.confirm(&key("a"), grant.token, at(1_000), at(1_010)), Confirmation::Gone, "told before");
         assert_eq!(leases.confirm(&key("a"), holding(2, 1, 0).token, at(5), at(20)), Confirmation::Gone);
+        assert!(!leases.take_due(at(1_010), 9, RETRY)[0].untold);
     }
 
     #[test]
@@ -219,6 +225,8 @@ mod tests {
         let due = leases.take_due(at(190), 9, RETRY);
         assert_eq!(due.len(), 1);
         assert_eq!(due[0].lease_revision, 1);
+        assert!(due[0].untold, "its caller went away before the answer");
+        assert_eq!(leases.confirm(&key("a"), due[0].token, at(0), at(100)), Confirmation::Gone, "and nobody is told now");
         assert!(leases.take_due(at(289), 9, RETRY).is_empty(), "proposed already");
         assert_eq!(leases.take_due(at(290), 9, RETRY).len(), 1, "and again if nothing came of it");
         leases.follow(&key("a"), None, at(300));

@@ -361,7 +361,10 @@ impl Partition {
     async fn lapse(&self, lapsed: Lapsed) {
         let Ok(home) = self.homes.of(&lapsed.key) else { return };
         let Some(epoch) = self.group.open_epoch(&home) else { return };
-        let kind = Kind::Lapse { token: lapsed.token, lease_revision: lapsed.lease_revision };
+        let kind = match lapsed.untold {
+            true => Kind::Void { token: lapsed.token },
+            false => Kind::Lapse { token: lapsed.token, lease_revision: lapsed.lease_revision },
+        };
         let outcome = self.command(&lapsed.key, &home, Command { epoch, kind }, bytes::Bytes::new()).await;
         if let Err(error) = outcome {
             tracing::debug!(%error, "a lapse was not recorded: it is proposed again");

@@ -27,8 +27,6 @@ pub struct Status {
 pub enum GroupState {
     /// It answers.
     Serving,
-    /// It recovers its log or elects its leader.
-    Starting,
     /// It stopped for good; why, and what to do.
     Stopped(String),
 }

@@ -1,12 +1,12 @@
-//! The decision: one committed command to one key. Reserve stands here, with its precedence; the commands that end,
-//! extend or take over a grant stand in [`settle`](super::settle).
+//! The decision: one committed command to one key. Reserve stands here, with its precedence; the command that tells an
+//! outcome stands in [`complete`], and those that end, extend or take over a grant in [`settle`].
 
 use crate::ids::FencingToken;
 use crate::limits;
 use crate::reservation::command::{Command, Context, Doubt, Kind, Reserve};
 use crate::reservation::record::{Attempt, Checkpoint, EventKind, OnLapse, Phase, Record};
 use crate::reservation::reply::{Decision, Grant, Limit, Reply};
-use crate::reservation::settle;
+use crate::reservation::{complete, settle};
 
 /// Decides a command from the key's record and the entry's context alone: the same on every replica, for ever.
 ///
@@ -18,7 +18,7 @@ pub fn decide(record: Option<&Record>, command: &Command, context: &Context) -> 
     }
     match &command.kind {
         Kind::Reserve(reserve) => decide_reserve(record, reserve, context),
-        Kind::Complete(complete) => settle::complete(record, complete, context),
+        Kind::Complete(told) => complete::complete(record, told, context),
         Kind::Release { token } => settle::release(record, *token, context),
         Kind::Extend { token, lease_ms } => settle::extend(record, *token, *lease_ms, context),
         Kind::Checkpoint { token, checkpoint } => settle::checkpoint(record, *token, checkpoint, context),

@@ -1,13 +1,14 @@
 //! One key's life, as pure functions over values: `decide(record, command, context) -> decision`.
 //!
 //! Reading order: [`record`] (what is stored), [`command`] (what may be asked), [`reply`] (what may be answered),
-//! [`decide`](mod@decide) (the reserve and its precedence) and [`settle`] (what ends, extends or takes over a grant),
-//! [`sweep`] (when a record may go).
+//! [`decide`](mod@decide) (the reserve and its precedence), [`complete`] (how an outcome is recorded), [`settle`] (what
+//! ends, extends or takes over a grant), [`sweep`] (when a record may go).
 //!
 //! Deliberately absent: clocks, randomness, storage, logging. Time and positions come in from the log entry; a refusal
 //! is a value. Leases are not counted here: the region counts them and proposes a [`command::Kind::Lapse`].
 
 pub mod command;
+pub mod complete;
 pub mod decide;
 pub mod record;
 pub mod reply;

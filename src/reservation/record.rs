@@ -124,7 +124,7 @@ pub struct Event {
     pub kind: EventKind,
     /// To which grant.
     pub token: FencingToken,
-    /// Who and why, or the checkpoint's name; empty for most.
+    /// Who and why; the checkpoint's name; the first 8 bytes of a late envelope's digest, in hexadecimal. Empty for most.
     pub detail: Box<str>,
 }
 
@@ -135,7 +135,8 @@ pub struct Record {
     pub endpoint: EndpointName,
     /// What the last grant was made under.
     pub terms: Terms,
-    /// Every grant that may have executed and the last one, by ascending token. Never empty.
+    /// Every grant that may have executed, and those that were given back since the last one was made, by ascending
+    /// token. Never empty.
     pub attempts: Vec<Attempt>,
     /// The last recovery point.
     pub checkpoint: Option<Checkpoint>,
@@ -242,10 +243,13 @@ impl Record {
 
     /// Every envelope that stands beside the record.
     pub fn envelopes(&self) -> impl Iterator<Item = Digest> {
-        self.attempts.iter().flat_map(|attempt| match &attempt.phase {
-            Phase::Completed { envelopes, .. } => envelopes.as_slice(),
-            Phase::Held { .. } | Phase::Lapsed | Phase::Released => &[],
-        }).copied()
+        self.attempts
+            .iter()
+            .flat_map(|attempt| match &attempt.phase {
+                Phase::Completed { envelopes, .. } => envelopes.as_slice(),
+                Phase::Held { .. } | Phase::Lapsed | Phase::Released => &[],
+            })
+            .copied()
     }
 
     /// Adds a line to the history and drops the oldest beyond the limit.

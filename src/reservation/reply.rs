@@ -36,7 +36,8 @@ pub enum Recorded {
     Answer,
     /// The same token and envelope were recorded before.
     Repeated,
-    /// Another completion was known: this one is evidence.
+    /// Another completion was known: this one is evidence, and is kept as long as its token has under
+    /// [`crate::limits::MAX_ENVELOPES_PER_TOKEN`].
     Late,
 }
 

@@ -1,13 +1,27 @@
-//! The commands that end, extend or take over a grant: Complete, Release, Extend, Checkpoint, Claim, Resolve, and the
-//! leader's own Lapse and Void.
+//! The commands that end, extend or take over a grant: Release, Extend, Checkpoint, Claim, Resolve, and the leader's own
+//! Lapse and Void. The one that tells an outcome stands in [`complete`](super::complete).
+//!
+//! Which grant each is accepted of, while the key has no answer:
+//!
+//! * Release: the running grant; the standing one ([`Record::standing`]) if its lease ran out, since its holder knows that
+//!   nothing ran; and, changing nothing, one that the record still has as given back, so that a resend is told the same.
+//!   Grants before it that may have executed stay, and keep the key's outcome unknown or its next grant flagged.
+//! * Extend, Checkpoint: the running grant.
+//! * Claim: none is named. The key's outcome is unknown, or the same nonce claimed the running grant.
+//! * Resolve: the last grant, if the standing one's lease ran out. A verdict that is repeated finds the key resolved, and
+//!   is refused as stale with the state that it led to: whether that is the verdict that stands is the operator's to see.
+//! * Lapse: the running grant, in the lease that ran out.
+//! * Void: the running grant in its first lease. One that was extended was told to somebody.
+//!
+//! A client's or an operator's command of any other grant is `StaleToken`, or `NotClaimable`; the leader's is `Ignored`.
 
 use crate::ids::{Digest, FencingToken, Nonce};
 use crate::limits;
-use crate::reservation::command::{Complete, Context, Verdict};
+use crate::reservation::command::{Context, Verdict};
+use crate::reservation::complete::{expiry, set_answer};
 use crate::reservation::decide::{add_attempt, may_have_executed, next_number, next_token, same_grant};
-use crate::reservation::record::{Answer, Attempt, Checkpoint, EventKind, Phase, Record, State};
-use crate::reservation::reply::{Decision, Limit, Recorded, Reply};
-use crate::time::LogTime;
+use crate::reservation::record::{Attempt, Checkpoint, EventKind, Phase, Record, State};
+use crate::reservation::reply::{Decision, Limit, Reply};
 
 /// Who decided, and why.
 pub(super) struct Signature<'a> {
@@ -15,7 +29,8 @@ pub(super) struct Signature<'a> {
     pub(super) reason: &'a str,
 }
 
-fn state_of(record: Option<&Record>) -> State {
+/// Where the key stands, for a refusal.
+pub(super) fn state_of(record: Option<&Record>) -> State {
     record.map_or(State::Absent, Record::state)
 }
 
@@ -35,124 +50,28 @@ fn set_phase(record: &mut Record, token: FencingToken, phase: Phase, context: &C
     record.position = context.next_position;
 }
 
-/// When a record that ends now may go. A tagged key is kept until log time has passed its own time too, so that the
-/// horizon can tell a late arrival from a new key.
-fn expiry(retention_ms: u64, context: &Context) -> LogTime {
-    let from = context.key.time_ms.map_or(context.now, |time| context.now.max(LogTime::from_unix_ms(time)));
-    from.plus_ms(retention_ms)
-}
-
-/// Records an outcome. The first completion known is the answer; whatever comes after it is evidence.
-pub(super) fn complete(record: Option<&Record>, complete: &Complete, context: &Context) -> Decision {
-    let mut next = match record {
-        Some(record) => record.clone(),
-        None => unknown_key(complete),
-    };
-    if !next.attempts.iter().any(|attempt| attempt.token == complete.token) {
-        adopt(&mut next, complete, context);
-    }
-    let known = next.answer;
-    let Some(attempt) = next.attempts.iter_mut().find(|attempt| attempt.token == complete.token) else {
-        return Decision::unchanged(Reply::StaleToken(state_of(record)));
-    };
-    let recorded = match &mut attempt.phase {
-        Phase::Completed { envelopes, .. } if envelopes.contains(&complete.envelope) => Recorded::Repeated,
-        Phase::Completed { envelopes, .. } => {
-            if envelopes.len() < limits::MAX_ENVELOPES_PER_TOKEN {
-                envelopes.push(complete.envelope);
-            }
-            Recorded::Late
-        }
-        Phase::Held { .. } | Phase::Lapsed | Phase::Released => {
-            attempt.phase = Phase::Completed { envelopes: vec![complete.envelope], late: known.is_some() };
-            if known.is_some() { Recorded::Late } else { Recorded::Answer }
-        }
-    };
-    finish(next, complete, known, recorded, context)
-}
-
-fn finish(
-    mut next: Record,
-    complete: &Complete,
-    known: Option<Answer>,
-    recorded: Recorded,
-    context: &Context,
-) -> Decision {
-    let expires_at = match (recorded, known) {
-        (Recorded::Answer, _) | (_, None) => {
-            expiry(complete.retention_ms.unwrap_or(next.terms.retention_ms), context)
-        }
-        (Recorded::Repeated | Recorded::Late, Some(answer)) => answer.expires_at,
-    };
-    let reply = Reply::Completed { recorded, expires_at };
-    match recorded {
-        Recorded::Repeated => return Decision::unchanged(reply),
-        Recorded::Late => next.note(context.now, EventKind::Late, complete.token, ""),
-        Recorded::Answer => {
-            let envelope = complete.envelope;
-            next.answer = Some(Answer { token: complete.token, envelope, completed_at: context.now, expires_at });
-            next.idle_expires_at = None;
-            next.note(context.now, EventKind::Completed, complete.token, "");
-        }
-    }
-    next.position = context.next_position;
-    let kept = next.envelopes().any(|digest| digest == complete.envelope);
-    Decision { reply, record: Some(next), envelope: kept.then_some(complete.envelope) }
-}
-
-/// The record of a key that the region never saw, or no longer: the token's claims are all that is known.
-fn unknown_key(complete: &Complete) -> Record {
-    Record {
-        endpoint: complete.endpoint.clone(),
-        terms: complete.terms,
-        attempts: Vec::with_capacity(1),
-        checkpoint: None,
-        answer: None,
-        idle_expires_at: None,
-        history: Vec::with_capacity(2),
-        history_dropped: 0,
-        position: 0,
-    }
-}
-
-/// Adds the grant that a token's claims tell of, in its place by token.
-fn adopt(record: &mut Record, complete: &Complete, context: &Context) {
-    let place = record.attempts.partition_point(|attempt| attempt.token < complete.token);
-    let number = match place.checked_sub(1).and_then(|before| record.attempts.get(before)) {
-        Some(before) => before.number.saturating_add(1),
-        None => 1,
-    };
-    record.attempts.insert(
-        place,
-        Attempt {
-            token: complete.token,
-            number,
-            fingerprint: complete.fingerprint.clone(),
-            nonce: complete.nonce.clone(),
-            flagged: false,
-            phase: Phase::Lapsed,
-        },
-    );
-    record.note(context.now, EventKind::Adopted, complete.token, "");
-}
-
-/// Gives the running grant back.
+/// Gives a grant back: its holder says that nothing ran, also after the lease ran out. It cannot speak for the grants
+/// before it.
 pub(super) fn release(record: Option<&Record>, token: FencingToken, context: &Context) -> Decision {
-    give_back(record, token, EventKind::Released, context)
-        .map_or_else(|refused| refused, |next| Decision::changed(Reply::Released, next))
+    let stale = Decision::unchanged(Reply::StaleToken(state_of(record)));
+    let Some(record) = record.filter(|record| record.answer.is_none()) else { return stale };
+    let stands = record.standing().is_some_and(|standing| standing.token == token);
+    let attempt = record.attempts.iter().find(|attempt| attempt.token == token);
+    match attempt.map(|attempt| &attempt.phase) {
+        Some(Phase::Released) => Decision::unchanged(Reply::Released),
+        Some(Phase::Held { .. } | Phase::Lapsed) if stands => {
+            Decision::changed(Reply::Released, give_back(record, token, EventKind::Released, context))
+        }
+        Some(Phase::Held { .. } | Phase::Lapsed | Phase::Completed { .. }) | None => stale,
+    }
 }
 
-fn give_back(
-    record: Option<&Record>,
-    token: FencingToken,
-    event: EventKind,
-    context: &Context,
-) -> Result<Record, Decision> {
-    let mut next = current(record, token)?;
+fn give_back(record: &Record, token: FencingToken, event: EventKind, context: &Context) -> Record {
+    let mut next = record.clone();
     set_phase(&mut next, token, Phase::Released, context);
     next.note(context.now, event, token, "");
     end_idle(&mut next, context);
-    Ok(next)
+    next
 }
 
 /// A record without an answer may go too, unless its outcome has to be cleared up first.
@@ -204,7 +123,9 @@ pub(super) fn claim(
     let Some((record, last)) = record.and_then(|record| record.last().map(|last| (record, last))) else {
         return not_claimable;
     };
-    if nonce.is_some() && last.nonce.as_ref() == nonce && record.answer.is_none()
+    if nonce.is_some()
+        && last.nonce.as_ref() == nonce
+        && record.answer.is_none()
         && let Some(grant) = same_grant(record, last, true)
     {
         return Decision::unchanged(Reply::Claimed(Box::new(grant)));
@@ -252,9 +173,8 @@ pub(super) fn resolve(
         Verdict::Executed(envelope) => {
             let token = record.standing().map_or(token, |standing| standing.token);
             set_phase(&mut next, token, Phase::Completed { envelopes: vec![envelope], late: false }, context);
-            let expires_at = expiry(next.terms.retention_ms, context);
-            next.answer = Some(Answer { token, envelope, completed_at: context.now, expires_at });
-            next.idle_expires_at = None;
+            let retention_ms = next.terms.retention_ms;
+            set_answer(&mut next, token, envelope, retention_ms, context);
         }
         Verdict::NotExecuted => {
             for attempt in &mut next.attempts {
@@ -271,18 +191,8 @@ pub(super) fn resolve(
 }
 
 /// The running grant's lease ran out.
-pub(super) fn lapse(
-    record: Option<&Record>,
-    token: FencingToken,
-    lease_revision: u32,
-    context: &Context,
-) -> Decision {
-    let holding = record.and_then(Record::holding);
-    let Some(record) = record.filter(|_| {
-        holding.is_some_and(|holding| holding.token == token && holding.lease_revision == lease_revision)
-    }) else {
-        return Decision::unchanged(Reply::Ignored);
-    };
+pub(super) fn lapse(record: Option<&Record>, token: FencingToken, lease_revision: u32, context: &Context) -> Decision {
+    let Some(record) = in_lease(record, token, lease_revision) else { return Decision::unchanged(Reply::Ignored) };
     let mut next = record.clone();
     set_phase(&mut next, token, Phase::Lapsed, context);
     next.note(context.now, EventKind::Lapsed, token, "");
@@ -292,9 +202,14 @@ pub(super) fn lapse(
 
 /// Takes back a grant that nobody was told of: it did not execute.
 pub(super) fn void(record: Option<&Record>, token: FencingToken, context: &Context) -> Decision {
-    match give_back(record, token, EventKind::Voided, context) {
-        Ok(next) => Decision::changed(Reply::Voided, next),
-        Err(_) => Decision::unchanged(Reply::Ignored),
+    match in_lease(record, token, 0) {
+        Some(record) => Decision::changed(Reply::Voided, give_back(record, token, EventKind::Voided, context)),
+        None => Decision::unchanged(Reply::Ignored),
     }
 }
 
+/// The record, if the token is that of the running grant, and this lease of it runs.
+fn in_lease(record: Option<&Record>, token: FencingToken, lease_revision: u32) -> Option<&Record> {
+    let holding = record?.holding()?;
+    record.filter(|_| holding.token == token && holding.lease_revision == lease_revision)
+}

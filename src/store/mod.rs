@@ -11,6 +11,7 @@ mod group;
 mod identity;
 mod log;
 mod options;
+mod tail;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -108,6 +109,7 @@ impl Store {
             ColumnFamilyDescriptor::new(keys::LOG_FAMILY, shared.log()),
         ];
         families.extend(partitions.all().map(|id| ColumnFamilyDescriptor::new(keys::family(id), shared.state())));
+        tail::check(path)?;
         DB::open_cf_descriptors(&shared.database(), path, families).map_err(|error| opening(path, &error))
     }
 

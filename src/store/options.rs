@@ -30,7 +30,8 @@ impl Shared {
     }
 
     /// The database as a whole. A record that was torn at the end of the write-ahead log was never acknowledged and is
-    /// dropped; damage anywhere else in it refuses to open.
+    /// dropped; damage anywhere else in it refuses to open. [`super::tail`] looks first, for damage that RocksDB takes for a
+    /// torn record. It knows no recycled or compressed logs.
     pub(super) fn database(&self) -> Options {
         let mut options = Options::default();
         options.create_if_missing(true);

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use holdfast::codec;
 use holdfast::ids::{Digest, FencingToken, Fingerprint, Nonce};
 use holdfast::limits;
 use holdfast::reservation::Decision;
 use holdfast::reservation::command::{Command, Context, Doubt, Kind, Verdict};
-use holdfast::reservation::record::{Answer, Checkpoint, OnLapse, Phase, Record, State};
+use holdfast::reservation::record::{Answer, Checkpoint, EventKind, OnLapse, Phase, Record, State};
 use holdfast::reservation::reply::{Grant, Recorded, Reply};
 use holdfast::reservation::sweep::Sweep;
 
@@ -18,6 +19,7 @@ struct Told {
     request: Fingerprint,
     nonce: Option<Nonce>,
     on_lapse: OnLapse,
+    lease_ms: u32,
     extended: u32,
 }
 
@@ -76,9 +78,10 @@ impl Witness {
             hold(events > 0, "a change has an event")?;
         }
         fenced(command, context, decision)?;
-        idempotent(core, command, context, decision)?;
         self.told(key, command, applied)?;
-        self.remembers(key, after.as_ref())
+        idempotent(core, command, context, decision)?;
+        self.remembers(key, after.as_ref())?;
+        after.as_ref().map_or(Ok(()), reads_back)
     }
 
     /// Checks a sweep of one record.
@@ -96,8 +99,11 @@ impl Witness {
         let life = self.lives.remove(key).unwrap_or_default();
         hold(!life.held_back, "an unknown outcome never goes")?;
         hold(life.answer.is_some() || life.valid.is_empty(), "a running grant never goes")?;
-        if let Some((_, answer)) = life.answer {
+        if let Some((_, answer)) = &life.answer {
             hold(answer.expires_at < world.now, "an answer stays until its time is over")?;
+            let leases = life.valid.iter().filter_map(|token| life.told.get(token)).map(|told| told.lease_ms.into());
+            let over = leases.map(|lease_ms| answer.completed_at.plus_ms(lease_ms)).all(|end| end < world.now);
+            hold(over, "an answer stays while another grant of the key may run")?;
         }
         hold(raise_horizon_ms == facts.time_ms, "a tagged key raises the horizon to its time")?;
         self.horizon_ms = self.horizon_ms.max(facts.time_ms);
@@ -158,6 +164,8 @@ impl Witness {
         let (Some(life), Some(record)) = (self.lives.get(key), record) else { return Ok(()) };
         let attempt = |token: &FencingToken| record.attempts.iter().find(|attempt| attempt.token == *token);
         hold(life.unclear.iter().all(|token| attempt(token).is_some()), "no grant that may have run is forgotten")?;
+        let back = life.unclear.iter().filter_map(attempt).any(|attempt| attempt.phase == Phase::Released);
+        hold(!back, "no grant that may have run is taken for one that did not")?;
         let kept = |token: &FencingToken, digest: &Digest| match attempt(token).map(|attempt| &attempt.phase) {
             Some(Phase::Completed { envelopes, .. }) => {
                 envelopes.contains(digest) || envelopes.len() >= limits::MAX_ENVELOPES_PER_TOKEN
@@ -179,7 +187,7 @@ impl Life {
         self.valid.insert(grant.token);
         self.unclear.insert(grant.token);
         let request = grant.fingerprint.clone();
-        self.told.insert(grant.token, Told { request, nonce, on_lapse, extended: 0 });
+        self.told.insert(grant.token, Told { request, nonce, on_lapse, lease_ms: grant.lease_ms, extended: 0 });
         Ok(())
     }
 
@@ -218,11 +226,21 @@ impl Life {
                 let in_progress = *reply == Reply::InProgress;
                 hold(!(runs && in_progress), "the same nonce is the same grant")
             }
-            (Kind::Release { token } | Kind::Void { token }, Reply::Released | Reply::Voided) => {
-                hold(self.valid.remove(token), "only a valid grant is given back")?;
-                self.unclear.remove(token);
-                let under_hold = self.told.get(token).is_some_and(|told| told.on_lapse == OnLapse::Hold);
-                self.held_back |= under_hold && !self.unclear.is_empty();
+            (Kind::Release { token }, Reply::Released) if decision.record.is_none() => {
+                let back = self.told.contains_key(token) && !self.unclear.contains(token);
+                hold(back && self.answer.is_none(), "only what was given back is given back without a change")
+            }
+            (Kind::Release { token }, Reply::Released) => {
+                let last = self.answer.is_none() && self.unclear.last() == Some(token);
+                hold(last, "only the last grant that may have run is given back")?;
+                self.given_back(token);
+                Ok(())
+            }
+            (Kind::Void { token }, Reply::Voided) => {
+                hold(self.valid.contains(token), "only a valid grant is voided")?;
+                let first = self.told.get(token).is_some_and(|told| told.extended == 0);
+                hold(first, "a grant that was extended is never voided")?;
+                self.given_back(token);
                 Ok(())
             }
             (Kind::Lapse { token, lease_revision }, Reply::Lapsed) => {
@@ -233,9 +251,12 @@ impl Life {
                 self.held_back |= told.is_some_and(|told| told.on_lapse == OnLapse::Hold);
                 Ok(())
             }
-            (Kind::Extend { token, .. }, Reply::Extended { .. }) => {
+            (Kind::Extend { token, .. }, Reply::Extended { lease_ms }) => {
                 hold(self.answer.is_none() && self.valid.contains(token), "only a valid grant is extended")?;
-                self.told.entry(*token).and_modify(|told| told.extended += 1);
+                self.told.entry(*token).and_modify(|told| {
+                    told.extended += 1;
+                    told.lease_ms = *lease_ms;
+                });
                 Ok(())
             }
             (Kind::Checkpoint { token, checkpoint }, Reply::Checkpointed) => {
@@ -245,6 +266,10 @@ impl Life {
                 hold(runs, "only a valid grant sets a recovery point")
             }
             (Kind::Complete(complete), Reply::Completed { recorded, .. }) => {
+                let told = self.reported.iter().filter(|(token, _)| *token == complete.token).count();
+                let full = told >= limits::MAX_ENVELOPES_PER_TOKEN;
+                hold(!full || decision.record.is_none(), "an outcome beyond those that are kept changes nothing")?;
+                named_if_late(&complete.envelope, decision)?;
                 self.valid.remove(&complete.token);
                 self.unclear.insert(complete.token);
                 self.reported.insert((complete.token, complete.envelope));
@@ -258,6 +283,7 @@ impl Life {
                 let ran = decision.record.as_ref().and_then(|record| record.answer).map(|answer| answer.token);
                 let request = ran.and_then(|token| self.told.get(&token)).map(|told| told.request.clone());
                 let Some(request) = request else { return Err("a verdict is about a grant that was told".to_owned()) };
+                self.reported.extend(ran.map(|token| (token, *envelope)));
                 self.first(true, request, *envelope, ran, decision)
             }
             (Kind::Resolve { verdict: Verdict::NotExecuted, .. }, Reply::Resolved(_)) => {
@@ -269,6 +295,15 @@ impl Life {
             }
             (_, _) => hold(decision.record.is_none(), "a refusal changes nothing"),
         }
+    }
+
+    /// Nothing ran of this grant. What may have run before it keeps the outcome unknown, if it was unknown or the grant was
+    /// under hold.
+    fn given_back(&mut self, token: &FencingToken) {
+        self.valid.remove(token);
+        self.unclear.remove(token);
+        let under_hold = self.told.get(token).is_some_and(|told| told.on_lapse == OnLapse::Hold);
+        self.held_back = (self.held_back || under_hold) && !self.unclear.is_empty();
     }
 
     fn first(
@@ -318,6 +353,20 @@ fn well_formed(record: &Record) -> Result<(), String> {
     hold(answer, "the answer is one of the envelopes")
 }
 
+/// What is written is what is read: no decision makes a record that decoding refuses.
+fn reads_back(record: &Record) -> Result<(), String> {
+    let read = codec::record::decode(&codec::record::encode(record));
+    hold(read.as_ref() == Ok(record), "a record is read as it was written")
+}
+
+/// A late event says which envelope it is about.
+fn named_if_late(envelope: &Digest, decision: &Decision) -> Result<(), String> {
+    let event = decision.record.as_ref().and_then(|record| record.history.last());
+    let Some(event) = event.filter(|event| event.kind == EventKind::Late) else { return Ok(()) };
+    let hex: String = envelope.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    hold(event.detail.len() == 16 && hex.starts_with(&*event.detail), "a late event names its envelope")
+}
+
 /// In an epoch that is not open nothing changes.
 fn fenced(command: &Command, context: &Context, decision: &Decision) -> Result<(), String> {
     if context.open_epoch == Some(command.epoch) {
@@ -327,14 +376,19 @@ fn fenced(command: &Command, context: &Context, decision: &Decision) -> Result<(
     hold(replayed && decision.record.is_none(), "a command of an epoch that is not open is void")
 }
 
-/// A completion that is sent again is the same completion.
+/// A completion that is sent again is the same completion, and a release the same release.
 fn idempotent(core: Core, command: &Command, context: &Context, decision: &Decision) -> Result<(), String> {
-    let (Kind::Complete(complete), Some(record)) = (&command.kind, &decision.record) else { return Ok(()) };
+    let Some(record) = &decision.record else { return Ok(()) };
+    let later = Context { next_position: context.next_position + 1, now: context.now.plus_ms(7), ..*context };
+    let again = || (core.decide)(Some(record), command, &later);
+    if let Kind::Release { .. } = &command.kind {
+        return hold(again() == Decision::unchanged(Reply::Released), "a release that is repeated changes nothing");
+    }
+    let Kind::Complete(complete) = &command.kind else { return Ok(()) };
     if !record.envelopes().any(|digest| digest == complete.envelope) {
         return Ok(());
     }
-    let later = Context { next_position: context.next_position + 1, now: context.now.plus_ms(7), ..*context };
-    let again = (core.decide)(Some(record), command, &later);
+    let again = again();
     let repeated = matches!(again.reply, Reply::Completed { recorded: Recorded::Repeated, .. });
     let same = record.attempts.iter().any(|attempt| {
         attempt.token == complete.token

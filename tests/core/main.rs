@@ -8,7 +8,8 @@
 //! * [`steps`]: random lives of a few keys. [`reference`] is a second opinion on them, written from the documents and not
 //!   from the code, and [`invariants`] are what must hold whatever the answers are; [`properties`] runs both.
 //! * [`mutants`]: planted bugs, each shown to be caught, so that a green run means something.
-//! * [`golden_bytes`]: frozen bytes of every persisted format, of the values in [`samples`].
+//! * [`golden_bytes`]: frozen bytes of every persisted format, of the values in [`samples`]. [`refused_records`]: what is
+//!   no valid record is not read.
 
 mod coverage;
 mod golden_bytes;
@@ -16,6 +17,7 @@ mod invariants;
 mod mutants;
 mod properties;
 mod reference;
+mod refused_records;
 mod render;
 mod samples;
 mod script;

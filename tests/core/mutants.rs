@@ -215,12 +215,117 @@ caught! {
     };
 
     /// A stale token gives the running grant back.
-    releases_with_any_token, "only a valid grant is given back": |record, command, context| {
+    releases_with_any_token, "only the last grant that may have run is given back": |record, command, context| {
         let mut command = command.clone();
         if let (Kind::Release { token }, Some(holding)) = (&mut command.kind, record.and_then(Record::holding)) {
             *token = holding.token;
         }
         decide(record, &command, context)
+    };
+
+    /// A grant whose lease ran out is given back while a later one runs.
+    releases_what_lapsed_before, "only the last grant that may have run is given back": |record, command, context| {
+        let decision = decide(record, command, context);
+        let (Kind::Release { token }, Reply::StaleToken(_), Some(record)) = (&command.kind, &decision.reply, record) else {
+            return decision;
+        };
+        let mut next = Record { position: context.next_position, ..record.clone() };
+        let lapsed = next.attempts.iter_mut().find(|one| one.token == *token && one.phase == Phase::Lapsed);
+        let Some(lapsed) = lapsed.filter(|_| record.answer.is_none()) else { return decision };
+        lapsed.phase = Phase::Released;
+        next.note(context.now, EventKind::Released, *token, "");
+        Decision::changed(Reply::Released, next)
+    };
+
+    /// The holder of the last grant speaks for those before it.
+    releases_all_that_lapsed, "no grant that may have run is taken for one that did not": |record, command, context| {
+        let mut decision = decide(record, command, context);
+        if let (Reply::Released, Some(record)) = (&decision.reply, &mut decision.record) {
+            record.attempts.iter_mut().for_each(|attempt| attempt.phase = Phase::Released);
+            record.idle_expires_at = Some(context.now.plus_ms(record.terms.retention_ms));
+        }
+        decision
+    };
+
+    /// A release that is sent again is refused.
+    releases_once, "a release that is repeated changes nothing": |record, command, context| {
+        let decision = decide(record, command, context);
+        match (&decision.reply, &decision.record) {
+            (Reply::Released, None) => Decision::unchanged(Reply::StaleToken(State::Released)),
+            (_, _) => decision,
+        }
+    };
+
+    /// A release of another's grant is taken for a resend.
+    releases_nothing, "only what was given back is given back without a change": |record, command, context| {
+        let decision = decide(record, command, context);
+        match (&command.kind, &decision.reply) {
+            (Kind::Release { .. }, Reply::StaleToken(_)) => Decision::unchanged(Reply::Released),
+            (_, _) => decision,
+        }
+    };
+
+    /// A grant whose lease ran out is taken back as if nobody had been told of it.
+    voids_what_lapsed, "only a valid grant is voided": |record, command, context| {
+        let decision = decide(record, command, context);
+        let (Kind::Void { token }, Reply::Ignored, None) = (&command.kind, &decision.reply, record.and_then(Record::holding))
+        else {
+            return decision;
+        };
+        let release = Command { kind: Kind::Release { token: *token }, ..command.clone() };
+        let released = decide(record, &release, context);
+        if released.record.is_some() { Decision { reply: Reply::Voided, ..released } } else { decision }
+    };
+
+    /// A grant that somebody was told of, and extended, is taken back.
+    voids_what_was_extended, "a grant that was extended is never voided": |record, command, context| {
+        let mut first = record.filter(|_| matches!(command.kind, Kind::Void { .. })).cloned();
+        first.iter_mut().flat_map(|record| &mut record.attempts).for_each(|attempt| {
+            if let Phase::Held { lease_revision, .. } = &mut attempt.phase {
+                *lease_revision = 0;
+            }
+        });
+        decide(first.as_ref().or(record), command, context)
+    };
+
+    /// An answer is kept for its retention only, while another grant runs.
+    forgets_who_still_runs, "an answer stays while another grant of the key may run": |record, command, context| {
+        let mut decision = decide(record, command, context);
+        let (Kind::Complete(complete), Reply::Completed { recorded: Recorded::Answer, expires_at }) =
+            (&command.kind, &mut decision.reply)
+        else {
+            return decision;
+        };
+        let Some(Record { answer: Some(answer), terms, .. }) = &mut decision.record else { return decision };
+        let from = context.key.time_ms.map_or(context.now, |time| context.now.max(LogTime::from_unix_ms(time)));
+        answer.expires_at = from.plus_ms(complete.retention_ms.unwrap_or(terms.retention_ms));
+        *expires_at = answer.expires_at;
+        decision
+    };
+
+    /// Ever new envelopes of one token push the history out.
+    notes_what_is_not_kept, "an outcome beyond those that are kept changes nothing": |record, command, context| {
+        let mut decision = decide(record, command, context);
+        let late = matches!(decision.reply, Reply::Completed { recorded: Recorded::Late, .. });
+        if let (true, None, Kind::Complete(complete)) = (late, &decision.record, &command.kind) {
+            decision.record = record.cloned().map(|mut next| {
+                next.position = context.next_position;
+                next.note(context.now, EventKind::Late, complete.token, "");
+                next
+            });
+        }
+        decision
+    };
+
+    /// A late event does not say what came.
+    names_no_late_envelope, "a late event names its envelope": |record, command, context| {
+        let mut decision = decide(record, command, context);
+        if let Some(event) = decision.record.as_mut().and_then(|record| record.history.last_mut())
+            && event.kind == EventKind::Late
+        {
+            event.detail = "".into();
+        }
+        decision
     };
 
     /// A stale token extends the running grant.
@@ -250,6 +355,17 @@ caught! {
         let late = matches!(decision.reply, Reply::Completed { recorded: Recorded::Late, .. });
         if let (true, Some(answer)) = (late, decision.record.as_mut().and_then(|record| record.answer.as_mut())) {
             answer.expires_at = answer.expires_at.plus_ms(1);
+        }
+        decision
+    };
+
+    /// A record is written that is refused when it is read.
+    writes_what_is_not_read, "a record is read as it was written": |record, command, context| {
+        let mut decision = decide(record, command, context);
+        if let (Reply::Granted(_), Some(last)) =
+            (&decision.reply, decision.record.as_mut().and_then(|record| record.attempts.last_mut()))
+        {
+            last.fingerprint.digest = Box::default();
         }
         decision
     };

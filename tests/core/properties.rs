@@ -209,7 +209,11 @@ fn view(record: &Record) -> Opinion {
         checkpoint: record.checkpoint.clone(),
         expires_at: record.expires_at(),
         grants: grants.filter(|(_, _, _, fate)| *fate != Fate::Back).collect(),
-        history: record.history.iter().map(|event| (event.at, event.kind, event.token)).collect(),
+        history: record
+            .history
+            .iter()
+            .map(|event| (event.at, event.kind, event.token, event.detail.to_string()))
+            .collect(),
         events: dropped + record.history.len(),
     }
 }

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use holdfast::ids::{Digest, EndpointName, FencingToken, Fingerprint, Nonce};
 use holdfast::limits;
-use holdfast::reservation::command::{Command, Complete, Context, Doubt, Kind, Reserve, Verdict};
+use holdfast::reservation::command::{Command, Context, Verdict};
 use holdfast::reservation::record::{Answer, Checkpoint, EventKind, OnLapse, State, Terms};
-use holdfast::reservation::reply::{Grant, Limit, Recorded, Reply};
+use holdfast::reservation::reply::Reply;
 use holdfast::time::LogTime;
 
 /// What a grant is, however it came about.
@@ -26,7 +26,7 @@ struct Given {
 #[derive(Clone)]
 enum What {
     Granted(Given, Terms, EndpointName),
-    Claimed(Given),
+    Claimed { given: Given, worker: Box<str> },
     Adopted(Given, Terms),
     Extended(u32),
     Checkpointed(Checkpoint),
@@ -34,7 +34,7 @@ enum What {
     Released,
     Voided,
     Reported { envelope: Digest, retention_ms: Option<u64> },
-    Ruled(Verdict),
+    Ruled { verdict: Verdict, why: String },
 }
 
 #[derive(Clone)]
@@ -47,7 +47,7 @@ struct Fact {
 impl What {
     /// The grant that a fact makes known.
     fn introduces(&self) -> Option<&Given> {
-        if let Self::Granted(given, ..) | Self::Claimed(given) | Self::Adopted(given, _) = self {
+        if let Self::Granted(given, ..) | Self::Claimed { given, .. } | Self::Adopted(given, _) = self {
             return Some(given);
         }
         None
@@ -69,6 +69,10 @@ impl What {
         None
     }
 
+    fn says_that_nothing_ran(&self) -> bool {
+        matches!(self, Self::Ruled { verdict: Verdict::NotExecuted, .. })
+    }
+
     fn checkpoint(&self) -> Option<&Checkpoint> {
         if let Self::Checkpointed(checkpoint) = self {
             return Some(checkpoint);
@@ -78,7 +82,7 @@ impl What {
 
     /// The lease that begins here, of the grant that the fact is about.
     fn lease_ms(&self) -> Option<u32> {
-        if let Self::Granted(given, ..) | Self::Claimed(given) = self {
+        if let Self::Granted(given, ..) | Self::Claimed { given, .. } = self {
             return Some(given.lease_ms);
         }
         if let Self::Extended(lease_ms) = self {
@@ -106,8 +110,8 @@ pub(crate) struct Opinion {
     pub(crate) expires_at: Option<LogTime>,
     /// The grants that may have executed, by ascending token.
     pub(crate) grants: Vec<(FencingToken, Fingerprint, bool, Fate)>,
-    /// The newest events, oldest first, and how many there were in all.
-    pub(crate) history: Vec<(LogTime, EventKind, FencingToken)>,
+    /// The newest events, oldest first, each with its detail, and how many there were in all.
+    pub(crate) history: Vec<(LogTime, EventKind, FencingToken, String)>,
     pub(crate) events: usize,
 }
 
@@ -162,20 +166,20 @@ impl Life {
     }
 
     fn is_grant(&self, fact: &Fact) -> bool {
-        matches!(fact.what, What::Granted(..) | What::Claimed(_))
+        matches!(fact.what, What::Granted(..) | What::Claimed { .. })
     }
 
     /// Whether the fact at this place gives the token's grant back.
     fn is_back_at(&self, token: FencingToken, place: usize) -> bool {
         self.facts.get(place).is_some_and(|fact| {
             let own = fact.token == token && matches!(fact.what, What::Released | What::Voided);
-            own || matches!(fact.what, What::Ruled(Verdict::NotExecuted))
+            own || fact.what.says_that_nothing_ran()
         })
     }
 
     fn fate_at(&self, token: FencingToken, from: usize, until: usize) -> Fate {
         let span = || self.facts.iter().enumerate().take(until).skip(from);
-        let envelopes = self.reported(token, from);
+        let envelopes = self.reported(token, from, until);
         if !envelopes.is_empty() {
             return Fate::Ran { envelopes };
         }
@@ -194,9 +198,9 @@ impl Life {
     }
 
     /// The envelopes that were reported for the token, the first four that differ.
-    fn reported(&self, token: FencingToken, from: usize) -> Vec<Digest> {
+    fn reported(&self, token: FencingToken, from: usize, until: usize) -> Vec<Digest> {
         let mut envelopes = Vec::new();
-        for fact in self.facts.iter().skip(from) {
+        for fact in self.facts.iter().take(until).skip(from) {
             let Some((of, envelope, _)) = self.outcome(fact) else { continue };
             if of == token && !envelopes.contains(&envelope) && envelopes.len() < limits::MAX_ENVELOPES_PER_TOKEN {
                 envelopes.push(envelope);
@@ -243,7 +247,7 @@ impl Life {
         if let What::Reported { envelope, retention_ms } = &fact.what {
             return Some((fact.token, *envelope, *retention_ms));
         }
-        if let What::Ruled(Verdict::Executed(envelope)) = &fact.what {
+        if let What::Ruled { verdict: Verdict::Executed(envelope), .. } = &fact.what {
             return Some((self.ruled_on(fact)?, *envelope, None));
         }
         None
@@ -258,8 +262,21 @@ impl Life {
     fn answer(&self, key_time_ms: Option<u64>) -> Option<Answer> {
         let (fact, token, envelope, retention_ms) = self.first_outcome()?;
         let retention_ms = retention_ms.unwrap_or(self.terms()?.retention_ms);
-        let expires_at = later_of(fact.at, key_time_ms).plus_ms(retention_ms);
+        let place = self.facts.iter().position(|other| std::ptr::eq(fact, other))?;
+        let longest_ms = retention_ms.max(self.runs_on_ms(token, place));
+        let expires_at = later_of(fact.at, key_time_ms).plus_ms(longest_ms);
         Some(Answer { token, envelope, completed_at: fact.at, expires_at })
+    }
+
+    /// The longest lease of a grant that ran before the fact at this place, other than the token's.
+    fn runs_on_ms(&self, but: FencingToken, place: usize) -> u64 {
+        let before = self.facts.iter().enumerate().take(place).filter(|(_, fact)| fact.token != but);
+        let made = before.filter(|(_, fact)| self.is_grant(fact));
+        let leases = made.map(|(from, fact)| match self.fate_at(fact.token, from, place) {
+            Fate::Running { lease_ms, .. } => u64::from(lease_ms),
+            Fate::Unknown | Fate::Back | Fate::Ran { .. } => 0,
+        });
+        leases.max().unwrap_or(0)
     }
 
     /// The grant that runs; none once the key is answered.
@@ -293,7 +310,7 @@ impl Life {
         let points = self.facts.iter().enumerate().rev();
         let (place, fact, checkpoint) =
             points.filter_map(|(place, fact)| Some((place, fact, fact.what.checkpoint()?.clone()))).next()?;
-        let void = self.facts.iter().skip(place).any(|fact| matches!(fact.what, What::Ruled(Verdict::NotExecuted)));
+        let void = self.facts.iter().skip(place).any(|fact| fact.what.says_that_nothing_ran());
         let mut grants = self.facts.iter().filter(|other| other.token == fact.token);
         let request = grants.find_map(|grant| grant.what.introduces()).map(|given| given.request.clone())?;
         (!void).then_some((checkpoint, request))
@@ -320,18 +337,20 @@ impl Life {
             State::Absent | State::Held | State::OutcomeUnknown => None,
             State::Completed => self.answer(key_time_ms).map(|answer| answer.expires_at),
             State::Lapsed | State::Released => {
-                let end =
-                    self.facts.iter().rev().find(|fact| {
-                        matches!(fact.what, What::Lapsed | What::Released | What::Voided | What::Ruled(_))
-                    })?;
+                let end = self.facts.iter().rev().find(|fact| {
+                    matches!(fact.what, What::Lapsed | What::Released | What::Voided | What::Ruled { .. })
+                })?;
                 Some(later_of(end.at, key_time_ms).plus_ms(self.terms()?.retention_ms))
             }
         }
     }
 
     fn opinion(&self, key_time_ms: Option<u64>) -> Opinion {
-        let events: Vec<(LogTime, EventKind, FencingToken)> =
-            self.facts.iter().enumerate().map(|(place, fact)| (fact.at, self.event(place, fact), fact.token)).collect();
+        let event = |(place, fact): (usize, &Fact)| {
+            let (kind, detail) = self.event(place, fact);
+            (fact.at, kind, fact.token, detail)
+        };
+        let events: Vec<_> = self.facts.iter().enumerate().map(event).collect();
         let dropped = events.len().saturating_sub(limits::MAX_HISTORY);
         Opinion {
             state: self.state(),
@@ -348,23 +367,24 @@ impl Life {
         }
     }
 
-    fn event(&self, place: usize, fact: &Fact) -> EventKind {
+    /// What the history calls a fact, with who and why, or which.
+    fn event(&self, place: usize, fact: &Fact) -> (EventKind, String) {
+        let bare = |kind| (kind, String::new());
         match &fact.what {
-            What::Granted(..) => EventKind::Granted,
-            What::Claimed(_) => EventKind::Claimed,
-            What::Adopted(..) => EventKind::Adopted,
-            What::Extended(_) => EventKind::Extended,
-            What::Checkpointed(_) => EventKind::Checkpointed,
-            What::Lapsed => EventKind::Lapsed,
-            What::Released => EventKind::Released,
-            What::Voided => EventKind::Voided,
-            What::Ruled(_) => EventKind::Resolved,
-            What::Reported { .. } => {
-                let first = self
-                    .facts
-                    .iter()
-                    .position(|fact| matches!(fact.what, What::Reported { .. } | What::Ruled(Verdict::Executed(_))));
-                if first == Some(place) { EventKind::Completed } else { EventKind::Late }
+            What::Granted(..) => bare(EventKind::Granted),
+            What::Claimed { worker, .. } => (EventKind::Claimed, worker.to_string()),
+            What::Adopted(..) => bare(EventKind::Adopted),
+            What::Extended(_) => bare(EventKind::Extended),
+            What::Checkpointed(checkpoint) => (EventKind::Checkpointed, checkpoint.name.to_string()),
+            What::Lapsed => bare(EventKind::Lapsed),
+            What::Released => bare(EventKind::Released),
+            What::Voided => bare(EventKind::Voided),
+            What::Ruled { why, .. } => (EventKind::Resolved, why.clone()),
+            What::Reported { envelope, .. } => {
+                let first = self.facts.iter().position(|fact| self.outcome(fact).is_some());
+                let [a, b, c, d, e, f, g, h, ..] = envelope.0;
+                let which = format!("{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]));
+                if first == Some(place) { bare(EventKind::Completed) } else { (EventKind::Late, which) }
             }
         }
     }

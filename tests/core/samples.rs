@@ -279,5 +279,6 @@ pub(crate) fn identity() -> pb::Identity {
         partitions: 16,
         region: "eu-1".to_owned(),
         homes: vec!["eu-1".to_owned(), "us-2".to_owned()],
+        made: true,
     }
 }

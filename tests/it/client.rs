@@ -78,7 +78,9 @@ impl Client {
     pub(crate) async fn checkpoint(&self, request: api::CheckpointRequest) -> Answer<api::CheckpointResponse> {
         match self {
             Self::Grpc(client) => answered(client.clone().checkpoint(request)).await,
-            Self::Http(address) => post(*address, "/v1/checkpoint", &json::checkpoint(&request), json::checkpointed).await,
+            Self::Http(address) => {
+                post(*address, "/v1/checkpoint", &json::checkpoint(&request), json::checkpointed).await
+            }
         }
     }
 

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use rand::rngs::SmallRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::Rng as _;
 use tokio::time::sleep;
 
 use crate::client::Client;
@@ -16,6 +15,7 @@ use crate::damage::{self, Allowed, Damage, Trial};
 use crate::faults::says_what_to_do;
 use crate::harness::{self, Node, Place, Start};
 use crate::kept::{self, Finding, Kept};
+use crate::random::Random;
 
 /// How long a node on damaged files may take to say that it does not serve.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -59,21 +59,34 @@ async fn specimen(place: &Place) -> anyhow::Result<Specimen> {
     Ok(Specimen { data: place.data().to_owned(), old, new })
 }
 
+/// Every file under a directory.
+pub(crate) fn all_files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() { directories.push(entry.path()) } else { files.push(entry.path()) }
+        }
+    }
+    Ok(files)
+}
+
 impl Specimen {
-    /// The files of a kind, the largest first.
+    /// The files of a kind, by their names in the data directory, the largest first.
     fn files(&self, is: impl Fn(&str) -> bool) -> anyhow::Result<Vec<PathBuf>> {
         let mut files = Vec::new();
-        for entry in std::fs::read_dir(&self.data)? {
-            let entry = entry?;
-            if is(&entry.file_name().to_string_lossy()) && entry.metadata()?.len() > 0 {
-                files.push((std::cmp::Reverse(entry.metadata()?.len()), entry.path()));
+        for path in all_files(&self.data)? {
+            let bytes = std::fs::metadata(&path)?.len();
+            if bytes > 0 && path.file_name().is_some_and(|name| is(&name.to_string_lossy())) {
+                files.push((std::cmp::Reverse(bytes), path));
             }
         }
         files.sort();
         Ok(files.into_iter().map(|(_, path)| path).collect())
     }
 
-    fn trials(&self, random: &mut SmallRng) -> anyhow::Result<Vec<Trial>> {
+    fn trials(&self, random: &mut Random) -> anyhow::Result<Vec<Trial>> {
         let mut trials = Vec::new();
         let mut logs = self.files(|name| name.ends_with(".log"))?;
         logs.sort();
@@ -83,22 +96,17 @@ impl Specimen {
             trials.extend(damage::cuts(older, 2, random)?);
             trials.extend(damage::flips(older, 4, random)?);
         }
-        let kinds: [(&str, fn(&str) -> bool, usize, usize); 5] = [
-            ("tables", |name| name.ends_with(".sst"), 12, 4),
-            ("blob files", |name| name.ends_with(".blob"), 8, 3),
-            ("MANIFEST", |name| name.starts_with("MANIFEST"), 8, 4),
-            ("CURRENT", |name| name == "CURRENT", 4, 2),
-            ("OPTIONS", |name| name.starts_with("OPTIONS"), 2, 1),
-        ];
-        for (kind, is, flips, cuts) in kinds {
-            let files = self.files(is)?;
-            ensure!(!files.is_empty(), "there are no {kind} to damage");
+        for (kind, flips, cuts) in
+            [(".sst", 12, 4), (".blob", 8, 3), ("MANIFEST", 8, 4), ("CURRENT", 4, 2), ("OPTIONS", 2, 1)]
+        {
+            let files = self.files(|name| name.starts_with(kind) || name.ends_with(kind))?;
+            ensure!(!files.is_empty(), "there is no {kind} to damage");
             for number in 0..flips + cuts {
                 let file = files.get(random.random_range(0..files.len())).context("no file")?;
                 let trial = if number < flips { damage::flips } else { damage::cuts };
                 trials.extend(trial(file, 1, random)?);
             }
-            if matches!(kind, "tables" | "blob files" | "MANIFEST") {
+            if matches!(kind, ".sst" | ".blob" | "MANIFEST") {
                 let file = files.get(random.random_range(0..files.len())).context("no file")?.clone();
                 trials.push(Trial { file, damage: Damage::Removed, allowed: Allowed::RefuseOrRight });
             }
@@ -124,7 +132,7 @@ enum Took {
 async fn damaged_files_are_found_or_not_hit() -> anyhow::Result<()> {
     let _machine = harness::beside_another().await?;
     let seed = harness::seed(4)?;
-    let mut random = SmallRng::seed_from_u64(seed);
+    let mut random = Random::new(seed);
     let place = Place::new()?;
     let specimen = specimen(&place).await?;
     let mut took = BTreeMap::new();
@@ -146,12 +154,12 @@ async fn damaged_files_are_found_or_not_hit() -> anyhow::Result<()> {
 
 async fn attempt(specimen: &Specimen, place: &Place, number: usize, trial: &Trial) -> anyhow::Result<Took> {
     let data = place.root().join(format!("trial-{number}"));
-    std::fs::create_dir(&data)?;
-    for entry in std::fs::read_dir(&specimen.data)? {
-        let entry = entry?;
-        std::fs::copy(entry.path(), data.join(entry.file_name()))?;
+    for file in all_files(&specimen.data)? {
+        let copy = data.join(file.strip_prefix(&specimen.data)?);
+        std::fs::create_dir_all(copy.parent().context("a file without a directory")?)?;
+        std::fs::copy(&file, &copy)?;
     }
-    trial.damage.apply(&data.join(trial.file.file_name().context("no name")?))?;
+    trial.damage.apply(&data.join(trial.file.strip_prefix(&specimen.data)?))?;
     let logs = place.root().join(format!("logs-{number}"));
     std::fs::create_dir(&logs)?;
     let took = match server(&data, &logs).run_unhealthy().await? {

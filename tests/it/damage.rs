@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rand::Rng as _;
-use rand::rngs::SmallRng;
+
+use crate::random::Random;
 
 /// RocksDB's logs are cut into blocks of this many bytes; no record's header crosses from one to the next.
 const BLOCK: usize = 32 * 1024;
@@ -117,22 +118,23 @@ fn recyclable(kind: u8) -> usize {
 }
 
 /// Flips of random bits anywhere in a file.
-pub(crate) fn flips(file: &Path, count: usize, random: &mut SmallRng) -> anyhow::Result<Vec<Trial>> {
+pub(crate) fn flips(file: &Path, count: usize, random: &mut Random) -> anyhow::Result<Vec<Trial>> {
     let length = std::fs::metadata(file)?.len();
-    let flip = |random: &mut SmallRng| Damage::Flip { at: random.random_range(0..length), bit: random.random_range(0..8) };
+    let flip =
+        |random: &mut Random| Damage::Flip { at: random.random_range(0..length), bit: random.random_range(0..8) };
     let trial = |damage| Trial { file: file.to_owned(), damage, allowed: Allowed::RefuseOrRight };
     Ok((0..if length > 0 { count } else { 0 }).map(|_| trial(flip(random))).collect())
 }
 
 /// The file torn at random places.
-pub(crate) fn cuts(file: &Path, count: usize, random: &mut SmallRng) -> anyhow::Result<Vec<Trial>> {
+pub(crate) fn cuts(file: &Path, count: usize, random: &mut Random) -> anyhow::Result<Vec<Trial>> {
     let length = std::fs::metadata(file)?.len();
     let trial = |to| Trial { file: file.to_owned(), damage: Damage::Cut { to }, allowed: Allowed::RefuseOrRight };
     Ok((0..if length > 0 { count } else { 0 }).map(|_| trial(random.random_range(0..length))).collect())
 }
 
 /// Everything that is tried on the write-ahead log that was in use when its node was killed.
-pub(crate) fn of_live_log(file: &Path, random: &mut SmallRng) -> anyhow::Result<Vec<Trial>> {
+pub(crate) fn of_live_log(file: &Path, random: &mut Random) -> anyhow::Result<Vec<Trial>> {
     let log = std::fs::read(file)?;
     let records = records(&log);
     let last = records.last().copied().context("the log in use is empty")?;
@@ -156,13 +158,18 @@ pub(crate) fn of_live_log(file: &Path, random: &mut SmallRng) -> anyhow::Result<
         }
     }
     for record in [last, records.get(records.len() * 2 / 3).copied().unwrap_or(last)] {
-        for to in [record.at, record.at + random.random_range(1..HEADER), record.at + random.random_range(HEADER..record.bytes)] {
+        for to in [
+            record.at,
+            record.at + random.random_range(1..HEADER),
+            record.at + random.random_range(HEADER..record.bytes),
+        ] {
             push(Damage::Cut { to: to as u64 }, Allowed::ForgetSuffix);
         }
     }
     // What a power cut leaves behind the last synced record: nothing but lengths, a part of a record, noise.
     push(Damage::Append { bytes: vec![0; 4096] }, Allowed::Right);
-    let whole = records.iter().find(|record| record.bytes > 64).and_then(|record| log.get(record.at..record.at + record.bytes));
+    let whole =
+        records.iter().find(|record| record.bytes > 64).and_then(|record| log.get(record.at..record.at + record.bytes));
     let whole = whole.context("no record of 64 bytes")?;
     for part in [3, HEADER, whole.len() / 2, whole.len() - 1] {
         push(Damage::Append { bytes: whole.get(..part).unwrap_or_default().to_vec() }, Allowed::Right);

@@ -16,10 +16,10 @@ use crate::crash::ask_for_every_key;
 use crate::failure::Failure;
 use crate::harness::{self, Node, Place, Start};
 use crate::history::{Answer, History, OnLapse, Recorded};
+use crate::http;
 use crate::kept;
 use crate::strace::{Need, Strace, Sync, Tmpfs, available};
 use crate::workload::{Crowd, Target};
-use crate::http;
 
 const WORKERS: u64 = 8;
 const MIB: u64 = 1024 * 1024;
@@ -98,8 +98,14 @@ async fn slow_syncs_slow_the_answers_and_lose_nothing() -> anyhow::Result<()> {
     harness::report(&format!("{count} writes acknowledged, least {least} ms, p99 {p99} ms"));
     ensure!(count > 100, "only {count} writes were acknowledged in 6 s");
     let delay_ms = u64::try_from(delay.as_millis())?;
-    ensure!(least >= delay_ms, "a write was acknowledged after {least} ms, before a sync of {delay_ms} ms can have ended");
-    ensure!(p99 < 40 * delay_ms, "p99 is {p99} ms with syncs of {delay_ms} ms: writes wait for more than their own syncs");
+    ensure!(
+        least >= delay_ms,
+        "a write was acknowledged after {least} ms, before a sync of {delay_ms} ms can have ended"
+    );
+    ensure!(
+        p99 < 40 * delay_ms,
+        "p99 is {p99} ms with syncs of {delay_ms} ms: writes wait for more than their own syncs"
+    );
     Ok(())
 }
 
@@ -178,9 +184,16 @@ async fn stops_loudly(node: &mut Node, names: &[&str]) -> anyhow::Result<()> {
     }
     for (number, client) in (900_001..).zip(&clients) {
         match kept::grant(client, number).await? {
-            Err(failure) if failure.is_unavailable() => says_what_to_do(&failure.text, names)?,
+            // A partition that has not written since may still know no more than that the disk is nearly full.
+            Err(failure) if failure.is_unavailable() || failure.code == "disk-low" => {
+                says_what_to_do(&failure.text, names)?;
+            }
             // It may end between the answer of /healthz and this one.
-            Err(failure) if failure.code.is_empty() && node.ended()?.is_some() => {}
+            Err(failure) if failure.code.is_empty() => {
+                let status = node.wait(harness::STOP_DEADLINE).await?;
+                ensure!(!status.success(), "the node ended with {status} though its disk failed");
+                says_what_to_do(&node.output(), names)?;
+            }
             other => bail!("not refused over {} as unavailable: {other:?}", client.name()),
         }
     }

@@ -297,12 +297,12 @@ impl Logs {
     }
 
     fn address(&self) -> Option<SocketAddr> {
-        // `dev` says it on stdout and `server` in its log.
-        self.all().split("127.0.0.1:").skip(1).find_map(|rest| {
-            let end = rest.find(|c: char| !c.is_ascii_digit())?;
-            let port = rest.get(..end)?.parse().ok().filter(|port| *port != 0)?;
-            Some(SocketAddr::from(([127, 0, 0, 1], port)))
-        })
+        // `dev` says it on stdout and `server` in its log; other addresses may stand before it.
+        let output = self.all();
+        let (_, rest) = output.split_once("HTTP/JSON on 127.0.0.1:").or(output.split_once("address=127.0.0.1:"))?;
+        let end = rest.find(|c: char| !c.is_ascii_digit())?;
+        let port = rest.get(..end)?.parse().ok()?;
+        Some(SocketAddr::from(([127, 0, 0, 1], port)))
     }
 
     fn print(&self) {
@@ -351,7 +351,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let root = tempfile::Builder::new().prefix("holdfast-it-").tempdir()?;
+        let root = tempfile::Builder::new().prefix("holdfast-it-").disable_cleanup(std::env::var("KEEP").is_ok()).tempdir()?;
         let data = root.path().join("data");
         std::fs::create_dir(&data)?;
         Ok(Self { root, data })

@@ -49,7 +49,12 @@ pub(crate) enum Recorded {
 /// What was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Answer {
-    Granted { token: Token, repeated: bool, flagged: bool, checkpoint: Option<Checkpoint> },
+    Granted {
+        token: Token,
+        repeated: bool,
+        flagged: bool,
+        checkpoint: Option<Checkpoint>,
+    },
     Replay(Envelope),
     Mismatch,
     InProgress,

@@ -211,9 +211,7 @@ pub(crate) fn reserved(json: &Value) -> anyhow::Result<api::ReserveResponse> {
         "in_doubt" => Outcome::InDoubt(api::InDoubt { retry_after_ms: retry_after_ms()? }),
         "superseded" => Outcome::Superseded(api::Superseded { epoch: number(json, "epoch")? }),
         "expired" => Outcome::Expired(api::Expired {}),
-        "limited" => {
-            Outcome::Limited(api::Limited { limit: text(json, "limit")?, retry_after_ms: retry_after_ms()? })
-        }
+        "limited" => Outcome::Limited(api::Limited { limit: text(json, "limit")?, retry_after_ms: retry_after_ms()? }),
         other => bail!("no outcome of reserve: {other}"),
     };
     Ok(api::ReserveResponse { outcome: Some(outcome), epoch: None })

@@ -1,11 +1,9 @@
 //! What a node acknowledged, in the order it did, and how a node that started again answers for it.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use futures_util::StreamExt as _;
-use holdfast_client::keys::{self, IdempotencyKey};
 use holdfast_client::proto::v1 as api;
 
 use crate::client::Client;
@@ -100,11 +98,7 @@ pub(crate) async fn complete(client: &Client, kept: &mut Kept, bytes: usize) -> 
 }
 
 /// Grants and completes keys, with bodies from `sizes` in turn; in the order of their acknowledgement.
-pub(crate) async fn fill(
-    client: &Client,
-    numbers: std::ops::Range<u64>,
-    sizes: &[usize],
-) -> anyhow::Result<Vec<Kept>> {
+pub(crate) async fn fill(client: &Client, numbers: std::ops::Range<u64>, sizes: &[usize]) -> anyhow::Result<Vec<Kept>> {
     let calls = numbers.map(|number| async move {
         let mut kept = grant(client, number).await?.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
         let size = usize::try_from(number)? % sizes.len().max(1);
@@ -175,10 +169,4 @@ pub(crate) async fn all_there(address: SocketAddr, kept: &[Kept]) -> anyhow::Res
             first.key
         ),
     }
-}
-
-/// The partition of a kept key.
-pub(crate) fn partition(kept: &Kept, partitions: u16) -> anyhow::Result<u16> {
-    let partitions = NonZeroU16::new(partitions).context("no partitions")?;
-    Ok(keys::partition(TENANT, &IdempotencyKey::parse(&kept.key)?, partitions))
 }

@@ -4,6 +4,15 @@
 //! and whether it may), `workload` (who makes it happen); then the tests: `life`, `crash`, `faults`, `corruption`, `power`,
 //! `overload`. Tests of pure code stand in `tests/core` and beside the code.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test that expects one outcome takes every other one for the failure it is"
+)]
+
+mod api;
+mod api_garbage;
+mod api_grpc;
+mod api_hostile;
 mod checker;
 mod client;
 mod clock;
@@ -20,8 +29,10 @@ mod json;
 mod kept;
 mod keys;
 mod life;
+mod overload;
 mod payload;
 mod power;
+mod random;
 mod strace;
 mod talk;
 mod workload;

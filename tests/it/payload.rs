@@ -3,10 +3,11 @@
 
 use bytes::Bytes;
 use holdfast_client::proto::v1 as api;
-use rand::{RngCore as _, SeedableRng as _, rngs::SmallRng};
+use rand::RngCore as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::history::{Envelope, Request};
+use crate::random::Random;
 
 /// The endpoint of every test request that does not care.
 pub(crate) const ENDPOINT: &str = "POST /v1/charges";
@@ -14,7 +15,7 @@ pub(crate) const ENDPOINT: &str = "POST /v1/charges";
 /// A body of that many pseudo-random bytes, which no compression makes smaller.
 pub(crate) fn body(number: u64, bytes: usize) -> Bytes {
     let mut body = vec![0; bytes];
-    SmallRng::seed_from_u64(number).fill_bytes(&mut body);
+    Random::new(number).fill_bytes(&mut body);
     body.into()
 }
 

@@ -1,7 +1,8 @@
 //! A power cut. SIGKILL leaves the page cache, so it cannot show that an answer waited for its sync; here what was
 //! written and not synced is really gone.
 //!
-//! The node runs under strace, which notes every write and sync. After a SIGKILL each file is cut back to what its last
+//! The node runs under strace, which notes every write and sync, and delays the syncs a little, so that the end often comes
+//! between the two. After a SIGKILL each file is cut back to what its last
 //! successful sync covers, or, as the seed says, to somewhere between that and its end, or the lost part reads as zeros:
 //! all that a file system may leave. Then the node starts again, and the checker judges.
 //!
@@ -14,20 +15,23 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use rand::rngs::SmallRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::Rng as _;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::corruption::all_files;
 use crate::crash::{ask_for_every_key, judge_promises};
 use crate::harness::{self, Place};
 use crate::history::OnLapse;
+use crate::random::Random;
 use crate::strace::{Need, available, watching_writes};
 use crate::workload::{Crowd, Target};
 
 const WORKERS: u64 = 8;
 const CUTS: u32 = 12;
+/// How long a sync is delayed.
+const SYNC: Duration = Duration::from_millis(4);
 const UP_MS: std::ops::Range<u64> = 400..1_600;
 
 /// How much of a file there is, and how much of it a power cut leaves.
@@ -67,7 +71,7 @@ impl Files {
         }
         let (name, rest) = call.split_once('(').context("no call")?;
         let length = file_of(rest).and_then(|path| self.lengths.get(path)).map_or(0, |length| length.written);
-        match rest.strip_suffix("<unfinished ...>") {
+        match rest.strip_suffix("<unfinished ...>").or(rest.strip_suffix("<detached ...>")) {
             Some(arguments) => {
                 self.begun.insert(thread.to_owned(), (name.to_owned(), arguments.to_owned(), length));
                 Ok(())
@@ -113,10 +117,9 @@ fn file_of(arguments: &str) -> Option<&Path> {
 }
 
 /// Leaves of every file under `data` what a power cut might. Returns how many bytes of how many files are gone.
-fn cut(files: &Files, data: &Path, random: &mut SmallRng) -> anyhow::Result<(u64, usize)> {
+fn cut(files: &Files, data: &Path, random: &mut Random) -> anyhow::Result<(u64, usize)> {
     let mut lost = (0, 0);
-    for entry in std::fs::read_dir(data)? {
-        let path = entry?.path();
+    for path in all_files(data)? {
         let Some(length) = files.lengths.get(&path) else { continue };
         let there = std::fs::metadata(&path)?.len().min(length.written);
         // RocksDB's own log is for people, and is never synced.
@@ -143,7 +146,7 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() -> anyhow::Result<()>
     }
     let _machine = harness::beside_another().await?;
     let seed = harness::seed(7)?;
-    let mut random = SmallRng::seed_from_u64(seed);
+    let mut random = Random::new(seed);
     let place = Place::new()?;
     let (target, seen) = watch::channel(Target::None);
     let (end, over) = watch::channel(false);
@@ -155,14 +158,14 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() -> anyhow::Result<()>
     let mut lost = (0, 0);
     for round in 0..harness::number("POWER_CUTS", CUTS)? {
         let trace = place.root().join(format!("trace-{round}"));
-        let mut node = place.start().under(watching_writes(&trace)).run().await?;
+        let mut node = place.start().under(watching_writes(&trace, SYNC)).run().await?;
         target.send(Some((u64::from(round), node.address())))?;
         sleep(Duration::from_millis(random.random_range(UP_MS))).await;
-        let pid = node.pid();
+        let tracer = tracer_of(node.pid())?;
         node.kill()?;
         crowd.died();
         target.send(None)?;
-        let trace = whole(&trace, pid).await?;
+        let trace = whole(&trace, tracer).await?;
         let more = cut(&Files::read(&trace)?, place.data(), &mut random)?;
         lost = (lost.0 + more.0, lost.1 + more.1);
     }
@@ -180,17 +183,24 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() -> anyhow::Result<()>
     Ok(())
 }
 
-/// The trace of a killed process, once strace has written all of it.
-async fn whole(path: &Path, pid: u32) -> anyhow::Result<String> {
-    let end = format!("{pid} +++ killed by SIGKILL +++");
-    harness::until("strace wrote its trace", Duration::from_secs(20), async || {
-        let trace = std::fs::read_to_string(path)?;
-        let ended = trace.lines().rev().take(200).any(|line| {
-            line.split_whitespace().collect::<Vec<_>>().join(" ") == end
-        });
-        Ok(ended.then_some(trace))
+/// The process that traces another one.
+fn tracer_of(pid: u32) -> anyhow::Result<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:")).context("no tracer is named")?;
+    let tracer = tracer.trim().parse()?;
+    ensure!(tracer != 0, "nobody traces the node");
+    Ok(tracer)
+}
+
+/// The trace of a killed process, once its tracer has written all of it and ended.
+async fn whole(path: &Path, tracer: u32) -> anyhow::Result<String> {
+    harness::until("strace ended", Duration::from_secs(20), async || {
+        let status = std::fs::read_to_string(format!("/proc/{tracer}/status")).unwrap_or_default();
+        let runs = status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'));
+        Ok((!runs).then_some(()))
     })
-    .await
+    .await?;
+    Ok(std::fs::read_to_string(path)?)
 }
 
 #[test]
@@ -208,6 +218,7 @@ fn a_trace_says_what_is_synced() -> anyhow::Result<()> {
 13  pwrite64(7</d/2.sst>, ""..., 10, 90) = 10
 13  ftruncate(7</d/2.sst>, 80) = 0
 13  fdatasync(7</d/2.sst> <unfinished ...>
+14  write(5</d/1.log>, ""..., 8 <detached ...>
 10  +++ killed by SIGKILL +++"#;
     let files = Files::read(trace)?;
     let length = |path: &str| files.lengths.get(Path::new(path)).copied();

@@ -29,12 +29,19 @@ pub(crate) fn available(needs: &[Need]) -> anyhow::Result<bool> {
             Need::Strace => Command::new("strace")
                 .args(["-f", "-o", "/dev/null", "true"])
                 .output()
-                .map_or_else(|error| Some(error.to_string()), |run| {
-                    (!run.status.success()).then(|| String::from_utf8_lossy(&run.stderr).into_owned())
-                })
-                .map(|why| format!("strace does not run ({}): install it with `make setup`, and be allowed to ptrace", why.trim())),
-            Need::Mount => (!rustix::process::geteuid().is_root())
-                .then(|| "a tmpfs cannot be mounted: this needs root".to_owned()),
+                .map_or_else(
+                    |error| Some(error.to_string()),
+                    |run| (!run.status.success()).then(|| String::from_utf8_lossy(&run.stderr).into_owned()),
+                )
+                .map(|why| {
+                    format!(
+                        "strace does not run ({}): install it with `make setup`, and be allowed to ptrace",
+                        why.trim()
+                    )
+                }),
+            Need::Mount => {
+                (!rustix::process::geteuid().is_root()).then(|| "a tmpfs cannot be mounted: this needs root".to_owned())
+            }
         };
         let Some(missing) = missing else { continue };
         if std::env::var("CI").is_ok_and(|ci| ci == "true") {
@@ -109,11 +116,13 @@ impl Drop for Strace {
 }
 
 /// The arguments that run a program under strace from its first instruction, as a child of its own, with every write and
-/// sync of it and what it renames noted in `trace`.
-pub(crate) fn watching_writes(trace: &Path) -> Vec<String> {
-    let calls = "trace=write,pwrite64,ftruncate,fdatasync,fsync,rename,unlink,msync,syncfs,io_uring_enter";
-    let words = ["strace", "-D", "-f", "--seccomp-bpf", "-y", "-q", "-s", "0", "-e", "signal=none", "-e", calls, "-o"];
-    words.into_iter().map(str::to_owned).chain([trace.display().to_string()]).collect()
+/// sync of it and what it renames noted in `trace`, and every sync delayed.
+pub(crate) fn watching_writes(trace: &Path, delay: Duration) -> Vec<String> {
+    let calls = "trace=write,pwrite64,ftruncate,fdatasync,fsync,rename";
+    let inject = format!("inject=fdatasync,fsync:delay_enter={}", delay.as_micros());
+    let words = ["strace", "-D", "-f", "--seccomp-bpf", "-y", "-q", "-s", "0", "-e", "signal=none", "-e", calls];
+    let rest = ["-e".to_owned(), inject, "-o".to_owned(), trace.display().to_string()];
+    words.into_iter().map(str::to_owned).chain(rest).collect()
 }
 
 /// A small file system of its own. Dropped, it is unmounted.

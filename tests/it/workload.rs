@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_client::proto::v1 as api;
-use rand::rngs::SmallRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::Rng as _;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -20,6 +19,7 @@ use crate::clock;
 use crate::failure::Failure;
 use crate::history::{Answer, Call, Checkpoint, History, KeyId, Nonce, OnLapse, Op, Recorded, Request, Token};
 use crate::payload;
+use crate::random::Random;
 
 /// How long a worker waits for one answer before it takes it for lost.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -30,7 +30,8 @@ const RECENT: usize = 64;
 const LONG_LEASE_MS: u32 = 30_000;
 const SHORT_LEASE_MS: u32 = 200;
 /// Bodies, in bytes, and how often each is used.
-const BODIES: &[(usize, u32)] = &[(0, 8), (1, 4), (180, 50), (3_000, 20), (16 * 1024, 12), (64 * 1024, 4), (256 * 1024, 2)];
+const BODIES: &[(usize, u32)] =
+    &[(0, 8), (1, 4), (180, 50), (3_000, 20), (16 * 1024, 12), (64 * 1024, 4), (256 * 1024, 2)];
 
 /// Where the node is, if one is up. The number tells one process from the next.
 pub(crate) type Target = Option<(u64, SocketAddr)>;
@@ -59,7 +60,7 @@ struct Grant {
 /// One client.
 pub(crate) struct Worker {
     crowd: Arc<Crowd>,
-    random: SmallRng,
+    random: Random,
     over_http: bool,
     client: Option<(u64, Client)>,
 }
@@ -103,7 +104,7 @@ impl Crowd {
     pub(crate) fn worker(self: &Arc<Self>, number: u64) -> Worker {
         Worker {
             crowd: Arc::clone(self),
-            random: SmallRng::seed_from_u64(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            random: Random::new(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             over_http: number % 4 == 3,
             client: None,
         }
@@ -152,7 +153,7 @@ impl Worker {
                 60..85 => self.visit().await,
                 _ => self.retry_an_old_one().await,
             }
-            let rest_us = self.random.random_range(0..4_000);
+            let rest_us = self.random.random_range(0..2_000);
             sleep(Duration::from_micros(rest_us)).await;
         }
     }
@@ -175,6 +176,10 @@ impl Worker {
         let key = self.crowd.new_key(lease_ms);
         let Some(mut grant) = self.obtain(key, Request(0)).await else { return };
         if self.random.random_bool(0.12) {
+            if self.random.random_bool(0.3) {
+                let checkpoint = Checkpoint(self.crowd.number());
+                self.named(key, &grant, Call::Checkpoint { token: grant.token, checkpoint }).await;
+            }
             self.named(key, &grant, Call::Release { token: grant.token }).await;
             match self.obtain(key, Request(0)).await {
                 Some(next) => grant = next,
@@ -196,6 +201,12 @@ impl Worker {
         }
         if self.crowd.lease_of(key) == SHORT_LEASE_MS && self.random.random_bool(0.3) {
             sleep(Duration::from_millis(u64::from(SHORT_LEASE_MS) + self.random.random_range(0..200))).await;
+            if self.random.random_bool(0.3) {
+                let late = self.named(key, grant, Call::Extend { token: grant.token, lease_ms: SHORT_LEASE_MS }).await;
+                if late == Answer::StaleToken && self.random.random_bool(0.5) {
+                    return;
+                }
+            }
         }
         if self.random.random_bool(0.07) {
             return;
@@ -446,9 +457,7 @@ fn reserved(answer: api::ReserveResponse) -> Result<(Answer, Option<Grant>), Fai
     let plain = |answer| Ok((answer, None));
     match answer.outcome {
         Some(Outcome::Granted(grant)) => granted(grant),
-        Some(Outcome::Replay(replay)) => {
-            plain(Answer::Replay(payload::digest(&replay.envelope.unwrap_or_default())))
-        }
+        Some(Outcome::Replay(replay)) => plain(Answer::Replay(payload::digest(&replay.envelope.unwrap_or_default()))),
         Some(Outcome::Mismatch(_)) => plain(Answer::Mismatch),
         Some(Outcome::InProgress(_)) => plain(Answer::InProgress),
         Some(Outcome::OutcomeUnknown(_)) => plain(Answer::OutcomeUnknown),
@@ -464,8 +473,7 @@ fn granted(grant: api::Granted) -> Result<(Answer, Option<Grant>), Failure> {
         let number = <[u8; 8]>::try_from(checkpoint.data.as_ref()).map(u64::from_be_bytes);
         Checkpoint(number.unwrap_or_default())
     });
-    let answer =
-        Answer::Granted { token, repeated: grant.repeated, flagged: grant.possible_duplicate, checkpoint };
+    let answer = Answer::Granted { token, repeated: grant.repeated, flagged: grant.possible_duplicate, checkpoint };
     Ok((answer, Some(Grant { token, text: grant.token })))
 }
 

@@ -207,7 +207,20 @@ fn a_request_to_fingerprint_is_checked() {
 }
 
 #[test]
-fn a_path_does_not_matter_where_the_endpoint_is_named() {
+fn another_target_is_another_request_though_the_endpoint_is_the_same() {
+    let digest = |path: &str| {
+        let request = v1::Request { path: path.to_owned(), ..request() };
+        let (endpoint, fingerprint) = fingerprint_of("charges", &request).unwrap();
+        assert_eq!(endpoint.as_str(), "charges");
+        fingerprint.digest
+    };
+    assert_eq!(digest("/accounts/7/charges"), digest("/accounts/7/charges"));
+    assert_ne!(digest("/accounts/7/charges"), digest("/accounts/8/charges"));
+    assert_ne!(digest("/charges?amount=5"), digest("/charges?amount=6"));
+}
+
+#[test]
+fn a_path_may_be_missing_where_the_endpoint_is_named() {
     let request = v1::Request { path: String::new(), ..request() };
     let message = v1::ReserveRequest { endpoint: "charges".to_owned(), fingerprint: of_request(request), ..valid() };
     assert_eq!(refusal(parse_reserve(message, now())), None);

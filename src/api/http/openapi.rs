@@ -39,3 +39,61 @@ struct Document;
 pub(super) fn document() -> Bytes {
     Document::openapi().to_json().unwrap_or_default().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use crate::limits;
+
+    fn document() -> Value {
+        serde_json::from_slice(&super::document()).expect("json")
+    }
+
+    #[test]
+    fn every_operation_has_a_tag_a_summary_and_an_answer() {
+        let document = document();
+        let paths = document["paths"].as_object().expect("paths");
+        assert_eq!(paths.len(), 16);
+        for (path, operations) in paths {
+            for (method, operation) in operations.as_object().expect("operations") {
+                let name = format!("{method} {path}");
+                assert!(operation["summary"].as_str().is_some_and(|summary| !summary.is_empty()), "{name}");
+                assert!(operation["tags"][0].is_string(), "{name}");
+                assert!(operation["responses"]["200"]["content"].is_object(), "{name}");
+                assert_eq!(method == "post", operation["requestBody"].is_object(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_bounds_that_it_states_are_those_of_the_store() {
+        let document = document();
+        let of = |schema: &str, field: &str, bound: &str| {
+            let value = &document["components"]["schemas"][schema]["properties"][field][bound];
+            value.as_u64().unwrap_or_else(|| panic!("{schema}.{field} has no {bound}"))
+        };
+        let bytes = [
+            ("ReserveRequest", "tenant", limits::MAX_TENANT_BYTES),
+            ("ReserveRequest", "key", holdfast_client::keys::MAX_KEY_BYTES),
+            ("ReserveRequest", "endpoint", limits::MAX_ENDPOINT_BYTES),
+            ("ReserveRequest", "fingerprint", 2 * limits::MAX_FINGERPRINT_BYTES),
+            ("ReserveRequest", "nonce", 2 * limits::MAX_NONCE_BYTES),
+            ("ReserveRequest", "client_version", limits::MAX_CLIENT_VERSION_BYTES),
+            ("CheckpointInput", "name", limits::MAX_CHECKPOINT_NAME_BYTES),
+            ("ClaimRequest", "worker", limits::MAX_ACTOR_BYTES),
+            ("ResolveRequest", "actor", limits::MAX_ACTOR_BYTES),
+            ("ResolveRequest", "reason", limits::MAX_REASON_BYTES),
+        ];
+        for (schema, field, most) in bytes {
+            assert_eq!(of(schema, field, "maxLength"), most as u64, "{schema}.{field}");
+        }
+        for schema in ["ReserveRequest", "ExtendRequest", "ClaimRequest"] {
+            assert_eq!(of(schema, "lease_ms", "minimum"), u64::from(*limits::LEASE_MS.start()), "{schema}");
+            assert_eq!(of(schema, "lease_ms", "maximum"), u64::from(*limits::LEASE_MS.end()), "{schema}");
+        }
+        assert_eq!(of("ReserveRequest", "wait_ms", "maximum"), u64::from(limits::MAX_WAIT_MS));
+        assert_eq!(of("CompleteRequest", "retention_ms", "minimum"), *limits::RETENTION_MS.start());
+        assert_eq!(of("CompleteRequest", "retention_ms", "maximum"), *limits::RETENTION_MS.end());
+    }
+}

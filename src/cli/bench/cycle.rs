@@ -74,12 +74,7 @@ pub(super) async fn run(client: &mut Client, shared: &Shared, start: Start) -> E
     }
 }
 
-async fn steps(
-    client: &mut Client,
-    shared: &Shared,
-    number: u64,
-    start: Start,
-) -> Result<(), (Operation, Status)> {
+async fn steps(client: &mut Client, shared: &Shared, number: u64, start: Start) -> Result<(), (Operation, Status)> {
     let reserved = client.reserve(shared.source.reserve(number, 0)).await;
     let reserved = reserved.map_err(|status| (Operation::Reserve, status))?.into_inner();
     let granted_at = shared.took(Operation::Reserve, start.at, start);

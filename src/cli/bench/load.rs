@@ -77,7 +77,8 @@ fn part(whole: u64, index: usize, threads: usize) -> u64 {
 }
 
 fn thread(plan: &Plan, index: usize) -> Result<(Tally, Duration), Problem> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     LocalSet::new().block_on(&runtime, async {
         let clients = connect(plan, index).await?;
         let shared = shared(plan, index);

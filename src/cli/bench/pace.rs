@@ -18,7 +18,10 @@ impl Pacer {
     pub(super) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Boottime, flags)?;
-        #[expect(deprecated, reason = "its successor is unsafe, against descriptors that change; this one is owned and does not")]
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe, against descriptors that change; this one is owned and does not"
+        )]
         AsyncFd::new(timer).map(Self)
     }
 

@@ -66,7 +66,9 @@ impl Report<'_> {
         let tally = &self.measured.tally;
         let mut text = String::new();
         let pacing = match plan.pacing {
-            Pacing::ClosedFor(_) | Pacing::ClosedCount(_) => format!("closed loop, {} clients", plan.concurrency),
+            Pacing::ClosedFor(_) | Pacing::ClosedCount(_) => {
+                format!("closed loop, {}", some(plan.concurrency, "client"))
+            }
             Pacing::Open { per_second, .. } => {
                 format!("open loop, {per_second} cycles/s, at most {} in flight", plan.concurrency)
             }
@@ -77,8 +79,11 @@ impl Report<'_> {
         };
         line(format!("holdfast bench of {}", plan.address));
         line(format!(
-            "{pacing}, {} connections, {} threads, {}-byte bodies, {} of the keys replayed",
-            plan.connections, plan.threads, plan.body_bytes, plan.replay_share
+            "{pacing}, {}, {}, {}-byte bodies, {} of the keys replayed",
+            some(plan.connections, "connection"),
+            some(plan.threads, "thread"),
+            plan.body_bytes,
+            plan.replay_share
         ));
         line(String::new());
         line(format!(
@@ -115,7 +120,8 @@ impl Report<'_> {
             let _infallible = write!(text, "\n  {} of {}: {code}", count(*number), operation.name());
         }
         if tally.not_started > 0 {
-            let _infallible = write!(text, "\nnot started    {} cycles: as many as allowed were in flight", count(tally.not_started));
+            let _infallible =
+                write!(text, "\nnot started    {} cycles: as many as allowed were in flight", count(tally.not_started));
         }
         text
     }
@@ -196,6 +202,11 @@ impl Report<'_> {
             })),
         })
     }
+}
+
+/// A number of things, such as `1 client` or `2 clients`.
+fn some(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
 fn row(name: &str, latencies: &Histogram<u64>) -> Vec<String> {

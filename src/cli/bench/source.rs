@@ -185,7 +185,10 @@ mod tests {
             (|envelope| envelope.headers.truncate(1), "has 1 headers, and 2"),
             (|envelope| envelope.headers.reverse(), "header 0 is bench-key:"),
             (|envelope| envelope.headers[0].name = "Content-Type".to_owned(), "header 0 is Content-Type:"),
-            (|envelope| envelope.headers[1].value = Bytes::from_static(b"x"), "header 1 is bench-key: x, and bench-key: bench-"),
+            (
+                |envelope| envelope.headers[1].value = Bytes::from_static(b"x"),
+                "header 1 is bench-key: x, and bench-key: bench-",
+            ),
             (|envelope| envelope.body.truncate(511), "has 511 bytes, and 512 were sent"),
             (|envelope| envelope.body = [&envelope.body[..], b"x"].concat().into(), "has 513 bytes"),
             (

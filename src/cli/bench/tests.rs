@@ -133,7 +133,11 @@ fn the_flags_make_a_plan_or_say_what_does_not_go_together() -> anyhow::Result<()
     let message = bench(4_096, Some(2)).plan(1).map_or_else(|problem| problem.line(), |_| "accepted".to_owned());
     assert!(message.contains("--concurrency 4096 over --connections 2 is 2048"), "{message}");
     let plan = bench(3, Some(8)).plan(1).map_err(|problem| problem.error)?;
-    assert_eq!((plan.connections, plan.threads), (3, 3), "no connection without a client, no thread without a connection");
+    assert_eq!(
+        (plan.connections, plan.threads),
+        (3, 3),
+        "no connection without a client, no thread without a connection"
+    );
     Ok(())
 }
 

@@ -29,9 +29,10 @@ pub(super) async fn accept_clock(asking: &Asking, channel: Channel) -> Result<Ex
     match asking.output {
         Output::Json => output::emit_json(&json!({ "log_time_unix_ms": times }))?,
         Output::Text => {
-            let lines = times.iter().enumerate().map(|(partition, time)| {
-                format!("partition {partition}: log time is {}\n", output::time(*time))
-            });
+            let lines = times
+                .iter()
+                .enumerate()
+                .map(|(partition, time)| format!("partition {partition}: log time is {}\n", output::time(*time)));
             output::emit(&lines.collect::<String>())?;
         }
     }

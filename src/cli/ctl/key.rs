@@ -53,7 +53,8 @@ pub(super) async fn show(asking: &Asking, channel: Channel, name: Name) -> Resul
         Output::Text => {
             let mut text = view::record_text(record(&name, &found)?);
             if let Some(epoch) = &found.epoch {
-                text = format!("{:<12} {}, partition {}, epoch {}\n", "home", epoch.home, epoch.partition, epoch.epoch) + &text;
+                text = format!("{:<12} {}, partition {}, epoch {}\n", "home", epoch.home, epoch.partition, epoch.epoch)
+                    + &text;
             }
             output::emit(&text)?;
             Ok(Exit::Ok)

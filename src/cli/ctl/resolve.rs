@@ -112,7 +112,8 @@ async fn last_fencing(asking: &Asking, channel: Channel, name: &Name) -> Result<
     let found = key::lookup(asking, channel, name).await?;
     let record = key::record(name, &found)?;
     let state = view::state(record.state);
-    let fencing = record.fencing.ok_or_else(|| anyhow!("the key is {state} and was never granted: nothing to resolve"))?;
+    let fencing =
+        record.fencing.ok_or_else(|| anyhow!("the key is {state} and was never granted: nothing to resolve"))?;
     output::complain(&format!(
         "the key is {state}: attempt {}, fencing token {}, {}",
         record.attempt,

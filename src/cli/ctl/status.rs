@@ -116,7 +116,12 @@ mod tests {
         assert!(!is_well(&refusing) && text(&refusing).contains("the disk is nearly full"));
         let mut stopped = status();
         let reason = "restore the file".to_owned();
-        stopped.groups.push(v1::GroupStatus { partition: 1, state: "stopped".to_owned(), reason, ..Default::default() });
+        stopped.groups.push(v1::GroupStatus {
+            partition: 1,
+            state: "stopped".to_owned(),
+            reason,
+            ..Default::default()
+        });
         assert!(!is_well(&stopped) && text(&stopped).contains("partition 1: restore the file"));
         let mut held = status();
         held.groups.iter_mut().for_each(|group| group.clock_held = true);

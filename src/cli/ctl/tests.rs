@@ -38,8 +38,14 @@ fn commands_end_as_documented() -> anyhow::Result<()> {
         (&sound, resolve(&["--not-executed", "--fencing", "1.8"]), Exit::Failed),
         (&sound, resolve(&["--not-executed", "--fencing", "1.8", "--output", "json"]), Exit::Failed),
         (&sound, words("key resolve demo missing --actor me --reason x --not-executed"), Exit::NoRecord),
-        (&sound, vec!["key", "resolve", "demo", "unknown", "--actor", "", "--reason", "x", "--not-executed"]
-            .into_iter().map(str::to_owned).collect(), Exit::Usage),
+        (
+            &sound,
+            vec!["key", "resolve", "demo", "unknown", "--actor", "", "--reason", "x", "--not-executed"]
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+            Exit::Usage,
+        ),
         (&sound, words("rotate-cluster-key"), Exit::Ok),
         (&sound, words("clock accept"), Exit::Ok),
     ];

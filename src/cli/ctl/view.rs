@@ -179,7 +179,12 @@ mod tests {
                 headers: vec![v1::Header { name: "x".to_owned(), value: (&b"\x1b[31mred"[..]).into() }],
                 body: vec![b'a'; 600].into(),
             }),
-            history: vec![v1::Event { at_unix_ms: 1, kind: "granted".to_owned(), fencing: token, ..Default::default() }],
+            history: vec![v1::Event {
+                at_unix_ms: 1,
+                kind: "granted".to_owned(),
+                fencing: token,
+                ..Default::default()
+            }],
             history_dropped: 3,
             ..v1::Record::default()
         }

@@ -159,11 +159,8 @@ impl Settings {
     /// A setting's default as it would be written, if it has one.
     pub(crate) fn default_text(name: &str) -> Option<String> {
         let defaults = serde_json::to_value(Self::defaults()).ok()?;
-        match defaults.get(name)? {
-            serde_json::Value::Null => None,
-            serde_json::Value::String(text) => Some(text.clone()),
-            other => Some(other.to_string()),
-        }
+        let default = defaults.get(name).filter(|default| !default.is_null())?;
+        Some(default.as_str().map_or_else(|| default.to_string(), str::to_owned))
     }
 }
 

@@ -118,11 +118,7 @@ pub(crate) fn resolve(settings: Settings) -> Result<Resolved, SettingsError> {
         block_cache_bytes: size("block_cache_bytes", settings.block_cache_bytes)?,
         write_buffer_bytes: size("write_buffer_bytes", settings.write_buffer_bytes)?,
     };
-    Ok(Resolved {
-        node,
-        log: parsed("log", settings.log)?,
-        log_format: parsed("log_format", settings.log_format)?,
-    })
+    Ok(Resolved { node, log: parsed("log", settings.log)?, log_format: parsed("log_format", settings.log_format)? })
 }
 
 fn required<T>(name: &'static str, value: Option<T>) -> Result<T, SettingsError> {

@@ -25,7 +25,7 @@ impl Life {
             Kind::Reserve(_) => stale,
             Kind::Complete(complete) => self.complete(complete, context),
             Kind::Release { token } => {
-                if runs(*token) {
+                if runs(*token) || self.ran_out_last(*token) || self.is_back(*token) {
                     Reply::Released
                 } else {
                     stale
@@ -46,11 +46,8 @@ impl Life {
                 }
             }
             Kind::Void { token } => {
-                if runs(*token) {
-                    Reply::Voided
-                } else {
-                    Reply::Ignored
-                }
+                let extended = running.as_ref().is_some_and(|(_, _, _, revision)| *revision > 0);
+                if runs(*token) && !extended { Reply::Voided } else { Reply::Ignored }
             }
             Kind::Lapse { token, lease_revision } => {
                 let same = running.as_ref().is_some_and(|(_, _, _, revision)| revision == lease_revision);
@@ -139,13 +136,29 @@ impl Life {
         Reply::Claimed(Box::new(self.grant_reply(&given, context, endpoint, terms.policy_revision)))
     }
 
+    /// Whether the token is of the last grant that may have run, its lease ran out, and nothing is known of its outcome.
+    fn ran_out_last(&self, token: FencingToken) -> bool {
+        let last = self.may_have_run().pop();
+        self.first_outcome().is_none() && last.is_some_and(|(of, _, fate)| of == token && fate == Fate::Unknown)
+    }
+
+    /// Whether the token's grant is known to have been given back, of a key that has no outcome.
+    fn is_back(&self, token: FencingToken) -> bool {
+        let back = self.grants().into_iter().any(|(of, _, fate)| of == token && fate == Fate::Back);
+        self.first_outcome().is_none() && back
+    }
+
+    fn told_of(&self, token: FencingToken) -> Vec<Digest> {
+        let known = self.introduced(token);
+        known.map(|(place, _)| self.reported(token, place, self.facts.len())).unwrap_or_default()
+    }
+
     fn complete(&self, complete: &Complete, context: &Context) -> Reply {
-        let known = self.introduced(complete.token);
-        let repeated =
-            known.is_some_and(|(place, _)| self.reported(complete.token, place).contains(&complete.envelope));
+        let repeated = self.told_of(complete.token).contains(&complete.envelope);
         let terms = self.terms().unwrap_or(complete.terms);
         let now = later_of(context.now, context.key.time_ms);
-        let fresh = now.plus_ms(complete.retention_ms.unwrap_or(terms.retention_ms));
+        let others_run_ms = self.runs_on_ms(complete.token, self.facts.len());
+        let fresh = now.plus_ms(complete.retention_ms.unwrap_or(terms.retention_ms).max(others_run_ms));
         let expires_at = self.answer(context.key.time_ms).map_or(fresh, |answer| answer.expires_at);
         let recorded = match (repeated, self.first_outcome().is_some()) {
             (true, _) => Recorded::Repeated,
@@ -197,24 +210,25 @@ impl Life {
 impl Life {
     /// Adds the facts that an answer stands for, and says which envelope is to be stored.
     pub(super) fn remember(&mut self, command: &Command, context: &Context, reply: &Reply) -> Option<Digest> {
+        let back = matches!(&command.kind, Kind::Release { token } if self.is_back(*token));
         let mut add = |token, what| self.facts.push(Fact { at: context.now, token, what });
         match (&command.kind, reply) {
             (Kind::Reserve(reserve), Reply::Granted(grant)) if !grant.repeated => {
                 let what = What::Granted(given(grant, &reserve.nonce), reserve.terms, reserve.endpoint.clone());
                 add(grant.token, what);
             }
-            (Kind::Claim { nonce, .. }, Reply::Claimed(grant)) if !grant.repeated => {
-                add(grant.token, What::Claimed(given(grant, nonce)));
+            (Kind::Claim { nonce, worker, .. }, Reply::Claimed(grant)) if !grant.repeated => {
+                add(grant.token, What::Claimed { given: given(grant, nonce), worker: worker.clone() });
             }
-            (Kind::Release { token }, Reply::Released) => add(*token, What::Released),
+            (Kind::Release { token }, Reply::Released) if !back => add(*token, What::Released),
             (Kind::Void { token }, Reply::Voided) => add(*token, What::Voided),
             (Kind::Lapse { token, .. }, Reply::Lapsed) => add(*token, What::Lapsed),
             (Kind::Extend { token, lease_ms }, Reply::Extended { .. }) => add(*token, What::Extended(*lease_ms)),
             (Kind::Checkpoint { token, checkpoint }, Reply::Checkpointed) => {
                 add(*token, What::Checkpointed(checkpoint.clone()));
             }
-            (Kind::Resolve { token, verdict, .. }, Reply::Resolved(_)) => {
-                add(*token, What::Ruled(*verdict));
+            (Kind::Resolve { token, verdict, actor, reason }, Reply::Resolved(_)) => {
+                add(*token, What::Ruled { verdict: *verdict, why: format!("{actor}: {reason}") });
                 return match verdict {
                     Verdict::Executed(envelope) => Some(*envelope),
                     Verdict::NotExecuted => None,
@@ -230,6 +244,9 @@ impl Life {
 
     fn report(&mut self, complete: &Complete, context: &Context) -> Option<Digest> {
         let Complete { token, envelope, retention_ms, .. } = complete;
+        if self.told_of(*token).len() >= limits::MAX_ENVELOPES_PER_TOKEN {
+            return None;
+        }
         if self.introduced(*token).is_none() {
             let given = Given {
                 number: 0,
@@ -243,11 +260,7 @@ impl Life {
         }
         let what = What::Reported { envelope: *envelope, retention_ms: *retention_ms };
         self.facts.push(Fact { at: context.now, token: *token, what });
-        let kept = self.grants().iter().any(|(_, _, fate)| match fate {
-            Fate::Ran { envelopes } => envelopes.contains(envelope),
-            Fate::Running { .. } | Fate::Unknown | Fate::Back => false,
-        });
-        kept.then_some(*envelope)
+        Some(*envelope)
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The life is written down here a second time, from the docs and not from the server's code: absent, held, lapsed,
 //! released, answered. A lapse is no call: it may happen at any moment after the lease can have run out. Nor is the
-//! store's taking back of a grant that it told nobody of.
+//! store's taking back of a grant that it told nobody of. Giving a grant back leaves the key where it stood before it.
 
 use std::collections::HashSet;
 
@@ -147,9 +147,7 @@ impl Search<'_> {
             }
             Call::Claim { nonce, lease_ms } => self.claim(state, op, nonce, lease_ms, answer),
             Call::Complete { token, envelope } => self.complete(state, token, envelope, answer),
-            Call::Release { token } => of_current(state, token, answer, Answer::Released, |next, last| {
-                next.last = Some(Last { phase: Phase::Released, ..last });
-            }),
+            Call::Release { token } => of_current(state, token, answer, Answer::Released, given_back),
             Call::Extend { token, lease_ms } => of_current(state, token, answer, Answer::Extended, |next, last| {
                 next.last = Some(Last { phase: held(op, lease_ms), ..last });
             }),
@@ -172,7 +170,7 @@ impl Search<'_> {
             Phase::Held { .. } => unchanged(Answer::InProgress),
             Phase::Lapsed if self.of_key.on_lapse == OnLapse::Hold => unchanged(Answer::OutcomeUnknown),
             Phase::Lapsed if last.request != attempt.request => unchanged(Answer::Mismatch),
-            Phase::Released if state.lapsed.iter().any(|(_, request)| *request != attempt.request) => {
+            Phase::Released if state.checkpoint.is_some() && last.request != attempt.request => {
                 unchanged(Answer::Mismatch)
             }
             Phase::Lapsed | Phase::Released => granted(state, op, attempt, answer),
@@ -235,8 +233,17 @@ fn lapse(state: &State, until_ns: u64) -> Option<State> {
 /// The state after the store took back a grant that nobody was told of, if there is one.
 fn void(state: &State) -> Option<State> {
     let last = state.last.filter(|last| state.answer.is_none() && last.token.is_none())?;
-    matches!(last.phase, Phase::Held { .. })
-        .then(|| State { last: Some(Last { phase: Phase::Released, ..last }), ..state.clone() })
+    matches!(last.phase, Phase::Held { .. }).then(|| {
+        let mut next = state.clone();
+        given_back(&mut next, last);
+        next
+    })
+}
+
+/// Gives the running grant back: the key stands where it stood before it.
+fn given_back(next: &mut State, last: Last) {
+    let before = next.lapsed.pop().map(|(token, request)| Last { token, request, phase: Phase::Lapsed, ..last });
+    next.last = before.or(Some(Last { phase: Phase::Released, ..last }));
 }
 
 /// A new grant.
@@ -287,9 +294,9 @@ fn of_current(
     done: Answer,
     change: impl FnOnce(&mut State, Last),
 ) -> Option<State> {
-    let current = state.last.filter(|last| {
-        state.answer.is_none() && last.token == Some(token) && matches!(last.phase, Phase::Held { .. })
-    });
+    let current = state
+        .last
+        .filter(|last| state.answer.is_none() && last.token == Some(token) && matches!(last.phase, Phase::Held { .. }));
     match current {
         Some(last) if answer.is_none_or(|answer| answer == done) => {
             let mut next = state.clone();

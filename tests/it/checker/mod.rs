@@ -75,7 +75,11 @@ pub(crate) fn check(history: &History, on_lapse: OnLapse) -> Vec<Violation> {
             found.extend(linear::check(&of_key));
         }
         let told = tell(&of_key);
-        violations.extend(found.into_iter().map(|(rule, what)| Violation { rule, key, what: format!("{what}\n{told}") }));
+        violations.extend(found.into_iter().map(|(rule, what)| Violation {
+            rule,
+            key,
+            what: format!("{what}\n{told}"),
+        }));
     }
     violations
 }
@@ -90,9 +94,10 @@ pub(crate) struct OfKey<'a> {
 /// The calls of a key, a line each, in milliseconds.
 fn tell(of_key: &OfKey<'_>) -> String {
     let ms = |ns: u64| ns / 1_000_000;
-    let lines = of_key.ops.iter().map(|op| {
-        format!("  {:>9}..{:<9} {:?} -> {:?}", ms(op.invoked_ns), ms(op.returned_ns), op.call, op.answer)
-    });
+    let lines = of_key
+        .ops
+        .iter()
+        .map(|op| format!("  {:>9}..{:<9} {:?} -> {:?}", ms(op.invoked_ns), ms(op.returned_ns), op.call, op.answer));
     let deaths = of_key.history.deaths_ns.iter().map(|death| format!("  {:>9} the process is dead", ms(*death)));
     let (first, last) = (of_key.ops.first(), of_key.ops.last());
     let shown = |line: &String| {

@@ -1,7 +1,9 @@
 //! The checker proves itself: a right history passes, and one planted bug a check does not.
 
 use super::{Rule, check};
-use crate::history::{Answer, Call, Checkpoint, Envelope, History, KeyId, Nonce, OnLapse, Op, Recorded, Request, Token};
+use crate::history::{
+    Answer, Call, Checkpoint, Envelope, History, KeyId, Nonce, OnLapse, Op, Recorded, Request, Token,
+};
 
 const MS: u64 = 1_000_000;
 const LEASE_MS: u32 = 30_000;
@@ -118,6 +120,16 @@ fn right_histories_pass() {
     given_back.call(reserve(1), granted(7)).call(release(7), Answer::Released).call(reserve_other(2), granted(9));
     given_back.passes(OnLapse::Hold);
 
+    let mut lapsed_again = Forged::default();
+    lapsed_again
+        .call(reserve_short(1), granted(7))
+        .pass(200)
+        .call(Call::Claim { nonce: Nonce(2), lease_ms: LEASE_MS }, flagged(9))
+        .call(release(9), Answer::Released)
+        .call(reserve(3), Answer::OutcomeUnknown)
+        .call(Call::Claim { nonce: Nonce(4), lease_ms: LEASE_MS }, flagged(11));
+    lapsed_again.passes(OnLapse::Hold);
+
     let mut taken_back = Forged::default();
     taken_back.call(reserve_short(1), Answer::Unknown).call(reserve_short(2), granted(9));
     taken_back.passes(OnLapse::Regrant);
@@ -220,7 +232,10 @@ fn a_token_that_is_no_larger_is_found() {
 #[test]
 fn a_replay_to_another_request_is_found() {
     let mut forged = Forged::default();
-    forged.call(reserve(1), granted(7)).call(complete(7, 1), ANSWER).call(reserve_other(2), Answer::Replay(envelope(1)));
+    forged
+        .call(reserve(1), granted(7))
+        .call(complete(7, 1), ANSWER)
+        .call(reserve_other(2), Answer::Replay(envelope(1)));
     forged.breaks(OnLapse::Regrant, Rule::MismatchReplayed);
 }
 
@@ -251,7 +266,11 @@ fn what_no_rule_names_is_not_linear() {
     stale.breaks(OnLapse::Regrant, Rule::NotLinear);
 
     let mut release_lost = Forged::default();
-    release_lost.call(reserve(1), granted(7)).call(release(7), Answer::Released).death().call(reserve(2), Answer::InProgress);
+    release_lost
+        .call(reserve(1), granted(7))
+        .call(release(7), Answer::Released)
+        .death()
+        .call(reserve(2), Answer::InProgress);
     release_lost.breaks(OnLapse::Regrant, Rule::NotLinear);
 
     let mut held_by_nobody = Forged::default();

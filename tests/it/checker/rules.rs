@@ -49,7 +49,8 @@ fn attempt(op: &Op) -> Option<(Nonce, Option<Request>, u32)> {
 fn grants(of_key: &OfKey<'_>, found: &mut Found) -> BTreeMap<Token, Grant> {
     let mut grants: BTreeMap<Token, Grant> = BTreeMap::new();
     for op in of_key.ops {
-        let (Some((nonce, request, lease_ms)), Answer::Granted { token, flagged, .. }) = (attempt(op), op.answer) else {
+        let (Some((nonce, request, lease_ms)), Answer::Granted { token, flagged, .. }) = (attempt(op), op.answer)
+        else {
             continue;
         };
         let grant = grants.entry(token).or_insert(Grant {
@@ -137,7 +138,9 @@ fn replays(of_key: &OfKey<'_>, grants: &BTreeMap<Token, Grant>, found: &mut Foun
             .ops
             .iter()
             .filter(|other| other.invoked_ns < op.returned_ns)
-            .filter_map(|other| if let Call::Complete { token, envelope } = other.call { Some((token, envelope)) } else { None })
+            .filter_map(|other| {
+                if let Call::Complete { token, envelope } = other.call { Some((token, envelope)) } else { None }
+            })
             .filter_map(|(token, completed)| (completed == envelope).then_some(token))
             .collect();
         if completions.is_empty() {
