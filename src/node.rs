@@ -82,6 +82,7 @@ pub struct Node {
     tasks: JoinSet<()>,
     api: JoinSet<()>,
     stop_api: watch::Sender<bool>,
+    api_ended: watch::Receiver<bool>,
 }
 
 impl Node {
@@ -119,9 +120,16 @@ impl Node {
             max_connections: settings.max_connections,
             drain: settings.drain,
         };
+        let (ended, api_ended) = watch::channel(false);
         let mut api = JoinSet::new();
-        api.spawn(api::serve(listener, Arc::clone(&region), api_settings, stop));
-        Ok(Self { address, region, store, partitions: settings.partitions, log, tasks, api, stop_api })
+        let serve = api::serve(listener, Arc::clone(&region), api_settings, stop);
+        api.spawn(async move {
+            serve.await;
+            // Dropped, it says the same: should the task panic, the node is not silent either.
+            ended.send_replace(true);
+        });
+        let partitions = settings.partitions;
+        Ok(Self { address, region, store, partitions, log, tasks, api, stop_api, api_ended })
     }
 
     /// Where the node listens.
@@ -130,9 +138,13 @@ impl Node {
         self.address
     }
 
-    /// Waits until every group has stopped for good, and says why. While one still serves, the node goes on.
+    /// Waits until every group has stopped for good, or nothing listens any more, and says why. While one group still
+    /// serves, the node goes on.
     pub async fn stopped(&self) -> String {
         loop {
+            if *self.api_ended.borrow() || self.api_ended.has_changed().is_err() {
+                return "the API no longer listens".to_owned();
+            }
             if let Some(reason) = self.region.stopped() {
                 return reason;
             }

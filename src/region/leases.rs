@@ -94,7 +94,8 @@ impl Leases {
             table.held.remove(key);
         }
         let Some(holding) = holding else { return };
-        let told = before.is_some_and(|(known, _, told)| told && known.token == holding.token);
+        // Whoever extended it knows of it.
+        let told = holding.lease_revision > 0 || before.is_some_and(|(known, _, told)| told && known.token == holding.token);
         table.start(key.clone(), holding, now, told);
         drop(table);
         self.changed.notify_one();
@@ -215,6 +216,15 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_whose_caller_went_away_is_taken_back_when_its_lease_ends() {
+        let leases = Leases::default();
+        let grant = holding(1, 100, 0);
+        leases.follow(&key("a"), Some(grant), at(0));
+        assert!(leases.take_due(at(100), 9, RETRY)[0].untold);
+        assert_eq!(leases.confirm(&key("a"), grant.token, at(0), at(99)), Confirmation::Gone, "nobody is told any more");
+    }
+
+    #[test]
     fn an_extension_moves_the_lapse_and_a_checkpoint_does_not() {
         let leases = Leases::default();
         leases.follow(&key("a"), Some(holding(1, 100, 0)), at(0));
@@ -225,8 +235,7 @@ mod tests {
         let due = leases.take_due(at(190), 9, RETRY);
         assert_eq!(due.len(), 1);
         assert_eq!(due[0].lease_revision, 1);
-        assert!(due[0].untold, "its caller went away before the answer");
-        assert_eq!(leases.confirm(&key("a"), due[0].token, at(0), at(100)), Confirmation::Gone, "and nobody is told now");
+        assert!(!due[0].untold, "whoever extended it knows of it");
         assert!(leases.take_due(at(289), 9, RETRY).is_empty(), "proposed already");
         assert_eq!(leases.take_due(at(290), 9, RETRY).len(), 1, "and again if nothing came of it");
         leases.follow(&key("a"), None, at(300));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
+use crate::api_hostile::at;
 use crate::harness::{Place, beside_another};
 use crate::{api_garbage, api_grpc, api_hostile, clock, http};
 
@@ -37,7 +38,7 @@ async fn process_api_answers_what_is_in_flight_before_it_ends() -> anyhow::Resul
     let address = node.address();
     let reserve = |wait_ms: u32| json!({"tenant": "acme", "key": "k", "fingerprint": "00", "wait_ms": wait_ms});
     let granted = http::post(address, "/v1/reserve", &reserve(0)).await?.json()?;
-    ensure!(granted["outcome"] == "granted", "{granted}");
+    ensure!(at(&granted, "outcome") == "granted", "{granted}");
 
     let watching = api_grpc::watch_health(address).await?;
     let waiting = reserve(4_000);
@@ -51,7 +52,7 @@ async fn process_api_answers_what_is_in_flight_before_it_ends() -> anyhow::Resul
     };
     let (answer, stopped_after) = tokio::try_join!(in_flight, stopped)?;
     let answer = answer.json()?;
-    ensure!(answer["outcome"] == "in_progress", "{answer}");
+    ensure!(at(&answer, "outcome") == "in_progress", "{answer}");
     ensure!(stopped_after < Duration::from_secs(8), "an idle stream held the node up: {stopped_after:?}");
     api_grpc::watched_the_end(watching).await
 }
@@ -61,7 +62,7 @@ async fn every_documented_path_is_there(address: SocketAddr) -> anyhow::Result<(
     let document = http::get(address, "/openapi.json").await?;
     ensure!(document.header("content-type") == Some("application/json"), "another type");
     let document = document.json()?;
-    let paths = document["paths"].as_object().context("no paths")?;
+    let paths = at(&document, "paths").as_object().context("no paths")?;
     ensure!(paths.len() >= 16, "only {} paths", paths.len());
     for (path, operations) in paths {
         let target = path.replace("{tenant}", "acme").replace("{key}", "k").replace("{code}", "key-invalid");
@@ -71,7 +72,8 @@ async fn every_documented_path_is_there(address: SocketAddr) -> anyhow::Result<(
                 "{method} {target} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
             );
             let answer = http::exchange(address, request.as_bytes(), http::DEADLINE).await?;
-            let code = answer.json().unwrap_or_default()["code"].clone();
+            let problem = answer.json().unwrap_or_default();
+            let code = at(&problem, "code");
             ensure!(code != "path-unknown" && code != "method-not-allowed", "{method} {path}: {code}");
         }
     }

@@ -134,7 +134,7 @@ async fn half_a_body(address: SocketAddr) -> anyhow::Result<()> {
     stream.write_all(half).await?;
     let answer = http::parse(&ended(stream, BODY_DEADLINE).await?)?;
     let problem = api_hostile::is_problem(address, "half a body", &answer, 408, "body-timeout").await?;
-    ensure!(problem["retryable"] == true && answer.header("retry-after").is_some(), "{problem}");
+    ensure!(api_hostile::at(&problem, "retryable") == true && answer.header("retry-after").is_some(), "{problem}");
     Ok(())
 }
 

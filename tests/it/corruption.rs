@@ -20,7 +20,7 @@ use crate::random::Random;
 /// How long a node on damaged files may take to say that it does not serve.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// What a message about damage calls it.
-const NAMES: &[&str] = &["damaged", "corrupt", "checksum", "does not open"];
+const NAMES: &[&str] = &["damaged", "corrupt", "checksum", "does not open", "No such file"];
 
 /// The files of a node that was killed, and what it had acknowledged.
 struct Specimen {
@@ -34,7 +34,7 @@ struct Specimen {
 fn server(data: &Path, logs: &Path) -> Start {
     let start = Start::new(data).logs_in(logs).server().flag("--partitions", 4);
     // Small buffers, so that there are many files of each kind.
-    start.flag("--write-buffer-bytes", 4 * 1024 * 1024).flag("--log", "warn")
+    start.flag("--write-buffer-bytes", 4 * 1024 * 1024)
 }
 
 async fn specimen(place: &Place) -> anyhow::Result<Specimen> {

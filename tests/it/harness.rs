@@ -114,7 +114,7 @@ impl Start {
     /// Runs `holdfast server` in place of `holdfast dev`: it takes every setting as a flag.
     pub(crate) fn server(mut self) -> Self {
         self.mode = Mode::Server;
-        self.flag("--region", "local")
+        self.flag("--region", "local").flag("--log", "warn,holdfast::cli=info")
     }
 
     /// Adds a flag and its value.

@@ -266,7 +266,7 @@ async fn sigterm_answers_what_is_in_flight_first() -> anyhow::Result<()> {
 async fn one_node_a_directory_and_one_directory_for_ever_the_same() -> anyhow::Result<()> {
     let _machine = harness::beside_another().await?;
     let place = Place::new()?;
-    let start = place.start().server().flag("--partitions", 4).flag("--log", "info");
+    let start = place.start().server().flag("--partitions", 4);
     let node = start.run().await?;
     let client = Client::grpc(node.address())?;
     let grant = Ask::new("kept", 1).granted(&client).await?;

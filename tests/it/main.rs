@@ -33,6 +33,7 @@ mod overload;
 mod payload;
 mod power;
 mod random;
+mod soak;
 mod strace;
 mod talk;
 mod workload;

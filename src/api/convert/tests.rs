@@ -104,7 +104,6 @@ fn a_request_is_fingerprinted_under_the_endpoint_it_names_or_is() {
     assert_eq!((call.fingerprint.version, call.fingerprint.selection), (1, 1));
 
     let same = v1::Request {
-        path: "/v1/charges".to_owned(),
         headers: vec![header("x-trace", b"2"), header("content-type", b"application/json")],
         body: Bytes::from_static(b"{ \"amount\":1 }"),
         ..request()
@@ -115,6 +114,8 @@ fn a_request_is_fingerprinted_under_the_endpoint_it_names_or_is() {
 
     let other = v1::Request { body: Bytes::from_static(b"{\"amount\":2}"), ..request() };
     assert_ne!(of("", other).fingerprint, call.fingerprint);
+    let elsewhere = v1::Request { path: "/v1/charges?trace=2".to_owned(), ..request() };
+    assert_ne!(of("", elsewhere).fingerprint, call.fingerprint, "the query counts, though the endpoint is the same");
 }
 
 #[test]

@@ -54,7 +54,8 @@ pub(super) struct FingerprintedRequest {
     /// The method as it was sent.
     #[schema(example = "POST")]
     method: String,
-    /// The path, whose query is left out. Not part of the fingerprint: the endpoint's name is.
+    /// The path as it was sent, query included: part of the fingerprint. Without its query it is also in the default of
+    /// `endpoint`.
     #[schema(example = "/v1/charges")]
     path: String,
     /// `[name, value]` pairs. One character of a value is one byte (ISO 8859-1).
