@@ -47,9 +47,7 @@ fn check(
     }
     match bytes.iter().position(|byte| !fits(*byte)) {
         None => Ok(()),
-        Some(at) => {
-            Err(IdError::Character { what, byte: bytes.get(at).copied().unwrap_or_default(), at, allowed })
-        }
+        Some(at) => Err(IdError::Character { what, byte: bytes.get(at).copied().unwrap_or_default(), at, allowed }),
     }
 }
 

@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use holdfast_client::proto::v1;
-use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 use tonic::Status;
 
@@ -336,8 +336,10 @@ fn markdown(text: &'static str) -> Response {
     ([(header::CONTENT_TYPE, "text/markdown; charset=utf-8")], Body::from(text)).into_response()
 }
 
-async fn method_not_allowed(method: Method) -> ApiError {
-    ApiError::MethodNotAllowed { method: method.to_string() }
+async fn method_not_allowed(request: Request) -> ApiError {
+    let (head, body) = request.into_parts();
+    receive::discard(&head.headers, body).await;
+    ApiError::MethodNotAllowed { method: head.method.to_string() }
 }
 
 /// A gRPC client that asks for a service that is not here gets gRPC's own answer.
@@ -345,5 +347,7 @@ async fn path_unknown(request: Request) -> Response {
     if is_grpc(request.headers()) {
         return Status::unimplemented("this node has no such service").into_http::<Body>();
     }
-    ApiError::PathUnknown { path: request.uri().path().to_owned() }.into_response()
+    let (head, body) = request.into_parts();
+    receive::discard(&head.headers, body).await;
+    ApiError::PathUnknown { path: head.uri.path().to_owned() }.into_response()
 }

@@ -144,15 +144,12 @@ fn operation_to(operation: &Operation) -> pb::Operation {
             Operation::AcceptClock { up_to_unix_ms } => {
                 To::AcceptClock(pb::AcceptClock { up_to_unix_ms: *up_to_unix_ms })
             }
-            Operation::Open { home, epoch, incarnation } => To::Open(pb::Open {
-                home: home.as_str().to_owned(),
-                epoch: epoch.0,
-                incarnation: *incarnation,
-            }),
-            Operation::RotateClusterKey { key_id, secret } => To::RotateClusterKey(pb::RotateClusterKey {
-                key_id: *key_id,
-                secret: Bytes::copy_from_slice(secret),
-            }),
+            Operation::Open { home, epoch, incarnation } => {
+                To::Open(pb::Open { home: home.as_str().to_owned(), epoch: epoch.0, incarnation: *incarnation })
+            }
+            Operation::RotateClusterKey { key_id, secret } => {
+                To::RotateClusterKey(pb::RotateClusterKey { key_id: *key_id, secret: Bytes::copy_from_slice(secret) })
+            }
         }),
     }
 }
@@ -164,11 +161,9 @@ fn operation_from(operation: pb::Operation) -> Result<Operation, CodecError> {
         From::Sweep(sweep) => Operation::Sweep { limit: sweep.limit },
         From::Tick(_) => Operation::Tick,
         From::AcceptClock(accept) => Operation::AcceptClock { up_to_unix_ms: accept.up_to_unix_ms },
-        From::Open(open) => Operation::Open {
-            home: home_from(&open.home)?,
-            epoch: Epoch(open.epoch),
-            incarnation: open.incarnation,
-        },
+        From::Open(open) => {
+            Operation::Open { home: home_from(&open.home)?, epoch: Epoch(open.epoch), incarnation: open.incarnation }
+        }
         From::RotateClusterKey(rotate) => Operation::RotateClusterKey {
             key_id: rotate.key_id,
             secret: rotate.secret.as_ref().try_into().map_err(|_| CodecError::Field { what: WHAT, field: "secret" })?,

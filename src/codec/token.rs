@@ -122,8 +122,7 @@ pub fn verify(keys: &[ClusterKey], text: &str) -> Result<Claims, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(rest).map_err(|_| TokenError::Shape)?;
     let at = bytes.len().checked_sub(MAC_BYTES).ok_or(TokenError::Shape)?;
     let (signed, tag) = bytes.split_at_checked(at).ok_or(TokenError::Shape)?;
-    let message: pb::TokenClaims =
-        open(WHAT, bytes::Bytes::copy_from_slice(signed)).map_err(|_| TokenError::Claims)?;
+    let message: pb::TokenClaims = open(WHAT, bytes::Bytes::copy_from_slice(signed)).map_err(|_| TokenError::Claims)?;
     let key = keys.iter().find(|key| key.id == message.key_id).ok_or(TokenError::UnknownKey(message.key_id))?;
     mac(key, fencing, signed).ok_or(TokenError::Mac)?.verify_truncated_left(tag).map_err(|_| TokenError::Mac)?;
     claims(fencing, message).ok_or(TokenError::Claims)
@@ -179,8 +178,8 @@ mod tests {
         let text = mint(&old, &claims());
         assert_eq!(verify(&[new.clone(), old.clone()], &text), Ok(claims()));
         assert_eq!(verify(&[new], &text), Err(TokenError::UnknownKey(1)));
-        assert_eq!(verify(&[old.clone()], &text.replacen("1.7.", "1.8.", 1)), Err(TokenError::Mac));
-        assert_eq!(verify(&[old.clone()], &text.replacen("1.7.", "1.07.", 1)), Err(TokenError::Shape));
+        assert_eq!(verify(std::slice::from_ref(&old), &text.replacen("1.7.", "1.8.", 1)), Err(TokenError::Mac));
+        assert_eq!(verify(std::slice::from_ref(&old), &text.replacen("1.7.", "1.07.", 1)), Err(TokenError::Shape));
         assert_eq!(verify(&[old], "nonsense"), Err(TokenError::Shape));
     }
 

@@ -123,7 +123,9 @@ async fn write(raft: &Raft<Types, Machine>, gathered: Vec<Waiting>) {
 /// openraft refuses a write before it is in the log, or says that it may have been discarded.
 fn refused(error: &ClientWriteError<Types>) -> ProposeError {
     match error {
-        ClientWriteError::ForwardToLeader(_) => ProposeError::Definite("this node does not lead the partition".to_owned()),
+        ClientWriteError::ForwardToLeader(_) => {
+            ProposeError::Definite("this node does not lead the partition".to_owned())
+        }
         ClientWriteError::LogEntryDiscarded(_)
         | ClientWriteError::ChangeMembershipError(_)
         | ClientWriteError::PreconditionFailed(_) => ProposeError::Indefinite(error.to_string()),

@@ -15,7 +15,9 @@ use tokio::sync::oneshot;
 use crate::codec::{self, pb};
 use crate::ids::PartitionId;
 use crate::raft::log_thread::{Done, Durable, LogHandle, Write};
-use crate::raft::types::{EntryId, LogEntry, Types, Vote, entry_from, entry_id_from, entry_id_of, entry_id_to, entry_to, vote_from, vote_to};
+use crate::raft::types::{
+    EntryId, LogEntry, Types, Vote, entry_from, entry_id_from, entry_id_of, entry_id_to, entry_to, vote_from, vote_to,
+};
 use crate::store::{LogFamily, StoreError};
 
 /// Bytes of durable and applied entries that stay in memory, for followers that are a little behind.

@@ -2,13 +2,13 @@
 
 use std::future::Future;
 
+use openraft::RaftNetworkFactory;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::impls::BasicNode;
 use openraft::network::RPCOption;
 use openraft::network::v2::RaftNetworkV2;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::storage::Snapshot;
-use openraft::RaftNetworkFactory;
 
 use crate::raft::state_machine::Flushed;
 use crate::raft::types::{Leader, NodeId, Types, Vote};

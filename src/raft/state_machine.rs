@@ -20,10 +20,10 @@ use crate::raft::types::{
     EntryId, Leader, LoggedBatch, NodeId, OperationReply, Replies, StoredMembers, Types, entry_id_from, entry_id_to,
     stored_members_from, stored_members_to,
 };
+use crate::reservation::command::KeyFacts;
 use crate::reservation::record::Holding;
 use crate::reservation::sweep::{Sweep, sweep};
 use crate::reservation::{Context, Record, decide};
-use crate::reservation::command::KeyFacts;
 use crate::store::{GroupBatch, GroupFamily, StoreError};
 use crate::time::{Advance, LogTime, advance};
 
@@ -154,8 +154,7 @@ impl Machine {
 
     /// Opens a later epoch than the home had; anything else was done before.
     fn open_epoch(&mut self, name: &str, epoch: Epoch, incarnation: u64) {
-        let opened =
-            pb::Home { name: name.to_owned(), open_epoch: epoch.0, incarnation, next_position: 1 };
+        let opened = pb::Home { name: name.to_owned(), open_epoch: epoch.0, incarnation, next_position: 1 };
         match self.state.homes.iter_mut().find(|home| home.name == name) {
             Some(home) if home.open_epoch < epoch.0 => *home = opened,
             Some(_) => {}

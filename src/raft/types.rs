@@ -93,11 +93,7 @@ pub(crate) fn entry_id_from(id: &pb::LogId) -> EntryId {
 }
 
 pub(crate) fn vote_to(vote: &Vote) -> Vec<u8> {
-    codec::seal(&pb::Vote {
-        term: vote.leader_id.term,
-        node_id: vote.leader_id.node_id,
-        committed: vote.committed,
-    })
+    codec::seal(&pb::Vote { term: vote.leader_id.term, node_id: vote.leader_id.node_id, committed: vote.committed })
 }
 
 pub(crate) fn vote_from(bytes: Vec<u8>) -> Result<Vote, CodecError> {

@@ -282,7 +282,9 @@ pub enum Invalid {
         known: String,
     },
     /// The key's time is too far ahead of log time.
-    #[error("the key's time is {ahead_ms} ms ahead of the store's log time; at most {most_ms} ms are accepted: check the clock that made the key, and `holdfast ctl status` for a held clock")]
+    #[error(
+        "the key's time is {ahead_ms} ms ahead of the store's log time; at most {most_ms} ms are accepted: check the clock that made the key, and `holdfast ctl status` for a held clock"
+    )]
     KeyTimeAhead {
         /// How far ahead, in milliseconds.
         ahead_ms: u64,

@@ -30,11 +30,12 @@ impl Homes {
     /// A tagged key's home is in its tag; an opaque key's follows from its hash.
     pub(super) fn of(&self, key: &RecordKey) -> Result<RegionName, Invalid> {
         match key.key.kind() {
-            KeyKind::Tagged(tagged) => {
-                self.names.iter().find(|name| name.as_str() == tagged.home()).cloned().ok_or_else(|| {
-                    Invalid::UnknownHome { home: tagged.home().to_owned(), known: self.listed() }
-                })
-            }
+            KeyKind::Tagged(tagged) => self
+                .names
+                .iter()
+                .find(|name| name.as_str() == tagged.home())
+                .cloned()
+                .ok_or_else(|| Invalid::UnknownHome { home: tagged.home().to_owned(), known: self.listed() }),
             KeyKind::Opaque => {
                 let at = keys::home_index(key.tenant.as_str(), &key.key, self.count);
                 Ok(self.names.get(usize::from(at)).unwrap_or(&self.first).clone())

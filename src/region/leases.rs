@@ -95,7 +95,8 @@ impl Leases {
         }
         let Some(holding) = holding else { return };
         // Whoever extended it knows of it.
-        let told = holding.lease_revision > 0 || before.is_some_and(|(known, _, told)| told && known.token == holding.token);
+        let told =
+            holding.lease_revision > 0 || before.is_some_and(|(known, _, told)| told && known.token == holding.token);
         table.start(key.clone(), holding, now, told);
         drop(table);
         self.changed.notify_one();
@@ -221,7 +222,11 @@ mod tests {
         let grant = holding(1, 100, 0);
         leases.follow(&key("a"), Some(grant), at(0));
         assert!(leases.take_due(at(100), 9, RETRY)[0].untold);
-        assert_eq!(leases.confirm(&key("a"), grant.token, at(0), at(99)), Confirmation::Gone, "nobody is told any more");
+        assert_eq!(
+            leases.confirm(&key("a"), grant.token, at(0), at(99)),
+            Confirmation::Gone,
+            "nobody is told any more"
+        );
     }
 
     #[test]

@@ -37,10 +37,10 @@ use crate::region::homes::Homes;
 use crate::region::partition::{Following, Partition, Reserved, unexpected, void};
 use crate::region::status::{GroupState, GroupStatus, Status};
 use crate::region::tokens::{Granting, Tokens};
+use crate::reservation::Reply;
 use crate::reservation::command::{self, Command, Complete, Kind};
 use crate::reservation::record::{Checkpoint, Terms};
 use crate::reservation::reply::Grant;
-use crate::reservation::Reply;
 use crate::store::{Store, StoreError};
 use crate::time::LogTime;
 
@@ -208,8 +208,7 @@ impl Region {
         left: Duration,
         place: &Place,
     ) -> Result<Granted, Failure> {
-        let granting =
-            Granting { home: &place.home, region: &self.settings.region, partition: place.partition };
+        let granting = Granting { home: &place.home, region: &self.settings.region, partition: place.partition };
         let token = self.tokens.mint(key, &grant, nonce, &granting).ok_or_else(|| unexpected(&"no cluster key"))?;
         let left_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
         Ok(Granted {
@@ -394,9 +393,8 @@ impl Region {
             partitions: self.settings.partitions.get().get(),
             groups: self.partitions.iter().map(group_status).collect(),
             free_disk_bytes,
-            refusing: (free_disk_bytes < least).then(|| {
-                Failure::DiskLow { free_bytes: free_disk_bytes, least_bytes: least }.to_string()
-            }),
+            refusing: (free_disk_bytes < least)
+                .then(|| Failure::DiskLow { free_bytes: free_disk_bytes, least_bytes: least }.to_string()),
         }
     }
 
@@ -458,10 +456,7 @@ fn group_status(partition: &Partition) -> GroupStatus {
     let state = partition.group.state();
     GroupStatus {
         partition: partition.id(),
-        state: partition
-            .group
-            .stopped()
-            .map_or(GroupState::Serving, |reason| GroupState::Stopped(reason.to_owned())),
+        state: partition.group.stopped().map_or(GroupState::Serving, |reason| GroupState::Stopped(reason.to_owned())),
         term: progress.term,
         last_log_index: progress.last_log_index,
         applied_index: progress.applied_index,

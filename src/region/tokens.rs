@@ -4,8 +4,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use holdfast_client::keys;
 
-use crate::codec::token::{self, Claims, ClusterKey};
 use crate::codec::pb;
+use crate::codec::token::{self, Claims, ClusterKey};
 use crate::ids::{Nonce, PartitionId, RecordKey, RegionName};
 use crate::region::calls::Invalid;
 use crate::reservation::reply::Grant;
@@ -27,9 +27,9 @@ impl Tokens {
         if same(&self.valid()) {
             return;
         }
-        let keys = keys.iter().filter_map(|key| {
-            Some(ClusterKey { id: key.key_id, secret: key.secret.as_ref().try_into().ok()? })
-        });
+        let keys = keys
+            .iter()
+            .filter_map(|key| Some(ClusterKey { id: key.key_id, secret: key.secret.as_ref().try_into().ok()? }));
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.collect();
     }
 
@@ -39,7 +39,13 @@ impl Tokens {
     }
 
     /// A grant's token, if there is a cluster key yet.
-    pub(super) fn mint(&self, key: &RecordKey, grant: &Grant, nonce: Option<&Nonce>, place: &Granting<'_>) -> Option<String> {
+    pub(super) fn mint(
+        &self,
+        key: &RecordKey,
+        grant: &Grant,
+        nonce: Option<&Nonce>,
+        place: &Granting<'_>,
+    ) -> Option<String> {
         let claims = Claims {
             fencing: grant.token,
             tenant: key.tenant.clone(),

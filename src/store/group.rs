@@ -144,8 +144,7 @@ impl GroupFamily {
     /// # Errors
     /// When the disk refuses or is damaged.
     pub fn horizon(&self, tenant: &TenantId, endpoint: &EndpointName) -> Result<Option<u64>, StoreError> {
-        let Some(bytes) = self.db.get_pinned_cf(family(&self.db, &self.name)?, keys::horizon(tenant, endpoint))?
-        else {
+        let Some(bytes) = self.db.get_pinned_cf(family(&self.db, &self.name)?, keys::horizon(tenant, endpoint))? else {
             return Ok(None);
         };
         let bytes: [u8; 8] =

@@ -48,7 +48,9 @@ pub enum StoreError {
     #[error("stored data is damaged: {0}: keep the directory for inspection and restore this node from a healthy copy")]
     Damaged(String),
     /// The data directory was made for something else.
-    #[error("the data directory {path} was made with {what} = {found}, and this node is started with {what} = {asked}: name another directory, or start it as it was made")]
+    #[error(
+        "the data directory {path} was made with {what} = {found}, and this node is started with {what} = {asked}: name another directory, or start it as it was made"
+    )]
     Identity {
         /// The data directory.
         path: PathBuf,

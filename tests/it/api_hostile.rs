@@ -180,6 +180,12 @@ async fn bodies(address: SocketAddr) -> anyhow::Result<()> {
     ensure!(answer.status == 200, "a body of exactly {MOST_BODY_BYTES} bytes: {}", answer.status);
     padded.push(' ');
     refused(address, "/v1/reserve", padded.as_bytes(), 413, "body-too-large").await?;
+    let larger = vec![b' '; 2 * MOST_BODY_BYTES];
+    for (target, status, code) in [("POST /", 404, "path-unknown"), ("PUT /v1/reserve", 405, "method-not-allowed")] {
+        let answer = send(address, target, &[JSON], &larger).await?;
+        is_problem(address, "a large body for nobody", &answer, status, code).await?;
+    }
+    refused(address, "/v1/reserve", &larger, 413, "body-too-large").await?;
     chunked(address, &padded).await
 }
 

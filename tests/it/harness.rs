@@ -351,7 +351,8 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let root = tempfile::Builder::new().prefix("holdfast-it-").disable_cleanup(std::env::var("KEEP").is_ok()).tempdir()?;
+        let root =
+            tempfile::Builder::new().prefix("holdfast-it-").disable_cleanup(std::env::var("KEEP").is_ok()).tempdir()?;
         let data = root.path().join("data");
         std::fs::create_dir(&data)?;
         Ok(Self { root, data })

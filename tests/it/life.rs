@@ -138,8 +138,10 @@ async fn given_back_extended_and_continued() -> anyhow::Result<()> {
     for client in &Client::both(node.address())? {
         let key = &format!("back-{}", client.name());
         let first = Ask::new(key, 1).granted(client).await?;
-        ensure!(release(client, key, &first.token).await == Ok(Ok(())));
-        ensure!(release(client, key, &first.token).await == Ok(Err(api::KeyState::Released)));
+        for _ in 0..2 {
+            ensure!(release(client, key, &first.token).await == Ok(Ok(())), "a release, sent twice");
+        }
+        ensure!(extend(client, key, &first.token, LONG_MS).await == Ok(Err(api::KeyState::Released)));
         // What was given back did not run: another request may have the key.
         let second = Ask::new(key, 2).another_request().granted(client).await?;
         ensure!(second.attempt == 2 && fencing(&second) > fencing(&first), "{second:?}");
@@ -156,6 +158,17 @@ async fn given_back_extended_and_continued() -> anyhow::Result<()> {
         ensure!(matches!(mismatch, Outcome::Mismatch(_)), "{mismatch:?}");
         let third = Ask::new(key, 3).another_request().granted(client).await?;
         ensure!(third.attempt == 3 && third.checkpoint == Some(step()) && !third.possible_duplicate, "{third:?}");
+
+        // Nothing ran after all, though the lease is over: the next grant is no duplicate.
+        let key = &format!("back-late-{}", client.name());
+        let late = Ask::new(key, 1).lease_ms(SHORT_MS).granted(client).await?;
+        harness::until("the lease ran out", SOON, async || {
+            Ok((history(&node, key).await? == ["granted", "lapsed"]).then_some(()))
+        })
+        .await?;
+        ensure!(release(client, key, &late.token).await == Ok(Ok(())));
+        let next = Ask::new(key, 2).granted(client).await?;
+        ensure!(next.attempt == 2 && !next.possible_duplicate && !next.repeated, "{next:?}");
 
         let key = &format!("extended-{}", client.name());
         let grant = Ask::new(key, 1).lease_ms(2_000).granted(client).await?;

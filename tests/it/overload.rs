@@ -119,7 +119,8 @@ async fn refused_over_http(address: SocketAddr, over: &AtomicBool) -> anyhow::Re
         // What is accepted takes its time; a refusal comes at once.
         let calls = keys.iter().map(|key| timeout(Duration::from_millis(250), call(client, key.clone())));
         let called = futures_util::future::join_all(calls).await;
-        let refused = called.into_iter().flatten().find_map(|called| called.answer.err().filter(Failure::is_overloaded));
+        let refused =
+            called.into_iter().flatten().find_map(|called| called.answer.err().filter(Failure::is_overloaded));
         if let Some(refused) = refused {
             return Ok(refused);
         }

@@ -26,13 +26,15 @@ use crate::crash::{ask_for_every_key, judge_promises};
 use crate::harness::{self, Place};
 use crate::history::OnLapse;
 use crate::random::Random;
-use crate::strace::{Need, available, watching_writes};
+use crate::strace::{Disk, Need, available, watching_writes};
 use crate::workload::{Crowd, Target};
 
 const WORKERS: u64 = 8;
 const CUTS: u32 = 12;
 /// How long a sync is delayed.
 const SYNC: Duration = Duration::from_millis(4);
+/// Syncs that each thread gets before the disk begins to lie: enough for a database to be made.
+const TRUE_SYNCS: u32 = 30;
 const UP_MS: std::ops::Range<u64> = 400..1_600;
 
 /// How much of a file there is, and how much of it a power cut leaves.
@@ -84,6 +86,10 @@ impl Files {
     /// A call is over. `length_before` is what was written of its file when it began.
     fn ended(&mut self, name: &str, rest: &str, length_before: u64) -> anyhow::Result<()> {
         let (arguments, result) = rest.rsplit_once(" = ").context("no result")?;
+        if result.ends_with("(INJECTED)") {
+            // What strace says in the place of the kernel was never done.
+            return Ok(());
+        }
         let Ok(result) = result.split(' ').next().unwrap_or_default().parse::<u64>() else { return Ok(()) };
         if name == "rename" {
             let mut names = arguments.split('"').skip(1).step_by(2).map(PathBuf::from);
@@ -141,13 +147,8 @@ fn cut(files: &Files, data: &Path, random: &mut Random) -> anyhow::Result<(u64, 
     Ok(lost)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_power_cut_loses_nothing_that_was_acknowledged() -> anyhow::Result<()> {
-    if !available(&[Need::Strace])? {
-        return Ok(());
-    }
-    let _machine = harness::beside_another().await?;
-    let seed = harness::seed(7)?;
+/// Lets a crowd work on a node whose power is cut again and again, and judges.
+async fn cut_again_and_again(cuts: u32, disk: Disk, seed: u64) -> anyhow::Result<()> {
     let mut random = Random::new(seed);
     let place = Place::new()?;
     let (target, seen) = watch::channel(Target::None);
@@ -158,9 +159,9 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() -> anyhow::Result<()>
         workers.spawn(crowd.worker(number).live());
     }
     let mut lost = (0, 0);
-    for round in 0..harness::number("POWER_CUTS", CUTS)? {
+    for round in 0..cuts {
         let trace = place.root().join(format!("trace-{round}"));
-        let mut node = place.start().under(watching_writes(&trace, SYNC)).run().await?;
+        let mut node = place.start().under(watching_writes(&trace, disk)).run().await?;
         target.send(Some((u64::from(round), node.address())))?;
         sleep(Duration::from_millis(random.random_range(UP_MS))).await;
         let tracer = tracer_of(node.pid())?;
@@ -183,6 +184,28 @@ async fn a_power_cut_loses_nothing_that_was_acknowledged() -> anyhow::Result<()>
     node.stop().await?;
     judge_promises(&crowd, seed)?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_loses_nothing_that_was_acknowledged() -> anyhow::Result<()> {
+    if !available(&[Need::Strace])? {
+        return Ok(());
+    }
+    let _machine = harness::beside_another().await?;
+    cut_again_and_again(harness::number("POWER_CUTS", CUTS)?, Disk::Slow(SYNC), harness::seed(7)?).await
+}
+
+/// The planted bug: answers that do not wait for the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_lies_is_found_out() -> anyhow::Result<()> {
+    if !available(&[Need::Strace])? {
+        return Ok(());
+    }
+    let _machine = harness::beside_another().await?;
+    match cut_again_and_again(1, Disk::LiesAfter(TRUE_SYNCS), harness::seed(7)?).await {
+        Err(error) if format!("{error:#}").contains("broken promises") => Ok(()),
+        other => bail!("syncs that did nothing went unnoticed: {other:?}"),
+    }
 }
 
 /// The process that traces another one.
@@ -213,6 +236,7 @@ fn a_trace_says_what_is_synced() -> anyhow::Result<()> {
 10  <... fdatasync resumed>) = 0
 11  write(9<socket:[1]>, ""..., 7) = 7
 11  fdatasync(5</d/1.log>) = -1 EIO (Input/output error) (INJECTED)
+11  fdatasync(5</d/1.log>) = 0 (INJECTED)
 12  write(6</d/CURRENT.tmp>, ""..., 16 <unfinished ...>
 12  <... write resumed>) = 16
 12  fsync(6</d/CURRENT.tmp>) = 0

@@ -115,11 +115,23 @@ impl Drop for Strace {
     }
 }
 
-/// The arguments that run a program under strace from its first instruction, as a child of its own, with every write and
-/// sync of it and what it renames noted in `trace`, and every sync delayed.
-pub(crate) fn watching_writes(trace: &Path, delay: Duration) -> Vec<String> {
+/// What a disk does with every sync, from a program's first instruction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Disk {
+    /// It takes its time before it syncs.
+    Slow(Duration),
+    /// After so many syncs of a thread it says that it synced, and does nothing.
+    LiesAfter(u32),
+}
+
+/// The arguments that run a program under strace, as a child of its own, with every write and sync of it and what it renames
+/// noted in `trace`.
+pub(crate) fn watching_writes(trace: &Path, disk: Disk) -> Vec<String> {
     let calls = "trace=write,pwrite64,ftruncate,fdatasync,fsync,rename";
-    let inject = format!("inject=fdatasync,fsync:delay_enter={}", delay.as_micros());
+    let inject = match disk {
+        Disk::Slow(delay) => format!("inject=fdatasync,fsync:delay_enter={}", delay.as_micros()),
+        Disk::LiesAfter(syncs) => format!("inject=fdatasync,fsync:retval=0:when={}+", syncs + 1),
+    };
     let words = ["strace", "-D", "-f", "--seccomp-bpf", "-y", "-q", "-s", "0", "-e", "signal=none", "-e", calls];
     let rest = ["-e".to_owned(), inject, "-o".to_owned(), trace.display().to_string()];
     words.into_iter().map(str::to_owned).chain(rest).collect()

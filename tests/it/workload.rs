@@ -201,6 +201,13 @@ impl Worker {
         }
         if self.crowd.lease_of(key) == SHORT_LEASE_MS && self.random.random_bool(0.3) {
             sleep(Duration::from_millis(u64::from(SHORT_LEASE_MS) + self.random.random_range(0..200))).await;
+            if self.crowd.on_lapse == OnLapse::Hold && self.random.random_bool(0.4) {
+                return Box::pin(self.take_over(key)).await;
+            }
+            if self.random.random_bool(0.1) {
+                self.named(key, grant, Call::Release { token: grant.token }).await;
+                return;
+            }
             if self.random.random_bool(0.3) {
                 let late = self.named(key, grant, Call::Extend { token: grant.token, lease_ms: SHORT_LEASE_MS }).await;
                 if late == Answer::StaleToken && self.random.random_bool(0.5) {

@@ -1,6 +1,8 @@
 //! From an HTTP request to its typed body, with a refusal for everything that is in the way.
 
+use axum::body::Body;
 use axum::extract::Request;
+use bytes::Bytes;
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
@@ -10,19 +12,48 @@ use crate::api::body;
 use crate::api::error::ApiError;
 use crate::limits;
 
+/// Bytes of a refused body that are read before the refusal is sent. A client that is still sending when its connection is
+/// closed may never see why; one that sends more than this will not be waited for.
+const DISCARDED_BYTES: usize = 2 * limits::MAX_HTTP_BODY_BYTES;
+
+const TOO_LARGE: ApiError = ApiError::BodyTooLarge { most_bytes: limits::MAX_HTTP_BODY_BYTES };
+
 /// Reads the whole body as JSON.
 pub(super) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
-    let (head, incoming) = request.into_parts();
-    check_encoding(&head.headers)?;
-    check_content_type(&head.headers)?;
-    check_length(&head.headers)?;
+    let (head, mut incoming) = request.into_parts();
+    match read(&head.headers, &mut incoming).await {
+        Ok(text) => serde_json::from_slice(&text).map_err(|error| ApiError::Body(explain(&error))),
+        Err(refusal) => {
+            discard(&head.headers, incoming).await;
+            Err(refusal)
+        }
+    }
+}
+
+/// Reads what is left of a refused request's body and forgets it, within bounds of size and time.
+pub(super) async fn discard(headers: &HeaderMap, mut incoming: Body) {
+    if headers.contains_key(header::EXPECT) {
+        // The client asks before it sends, and is told no.
+        return;
+    }
+    let mut discarded = 0_usize;
+    while let Some(Ok(frame)) = incoming.frame().await {
+        discarded = discarded.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        if discarded > DISCARDED_BYTES {
+            return;
+        }
+    }
+}
+
+async fn read(headers: &HeaderMap, incoming: &mut Body) -> Result<Bytes, ApiError> {
+    check_encoding(headers)?;
+    check_content_type(headers)?;
+    check_length(headers)?;
     let collected = Limited::new(incoming, limits::MAX_HTTP_BODY_BYTES).collect().await.map_err(|error| {
         if error.downcast_ref::<LengthLimitError>().is_some() { TOO_LARGE } else { body::refusal(error.as_ref()) }
     })?;
-    serde_json::from_slice(&collected.to_bytes()).map_err(|error| ApiError::Body(explain(&error)))
+    Ok(collected.to_bytes())
 }
-
-const TOO_LARGE: ApiError = ApiError::BodyTooLarge { most_bytes: limits::MAX_HTTP_BODY_BYTES };
 
 /// A compressed body is refused unread: nobody has to bound what it would become.
 fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {

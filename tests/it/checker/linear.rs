@@ -36,6 +36,8 @@ struct State {
     last: Option<Last>,
     /// Earlier grants that may have executed: the request, and the token if it was told.
     lapsed: Vec<(Option<Token>, Request)>,
+    /// Tokens that were given back since the last grant.
+    given_back: Vec<Token>,
     /// The largest token that was told.
     newest: Option<Token>,
     checkpoint: Option<Checkpoint>,
@@ -147,7 +149,7 @@ impl Search<'_> {
             }
             Call::Claim { nonce, lease_ms } => self.claim(state, op, nonce, lease_ms, answer),
             Call::Complete { token, envelope } => self.complete(state, token, envelope, answer),
-            Call::Release { token } => of_current(state, token, answer, Answer::Released, given_back),
+            Call::Release { token } => release(state, token, answer),
             Call::Extend { token, lease_ms } => of_current(state, token, answer, Answer::Extended, |next, last| {
                 next.last = Some(Last { phase: held(op, lease_ms), ..last });
             }),
@@ -240,10 +242,26 @@ fn void(state: &State) -> Option<State> {
     })
 }
 
-/// Gives the running grant back: the key stands where it stood before it.
+/// Gives the last grant back: the key stands where it stood before it.
 fn given_back(next: &mut State, last: Last) {
+    next.given_back.extend(last.token);
     let before = next.lapsed.pop().map(|(token, request)| Last { token, request, phase: Phase::Lapsed, ..last });
     next.last = before.or(Some(Last { phase: Phase::Released, ..last }));
+}
+
+/// A release: of the last grant, though its lease has run out, or of one that was given back already.
+fn release(state: &State, token: Token, answer: Option<Answer>) -> Option<State> {
+    let mut next = state.clone();
+    let right = match state.last.filter(|last| last.token == Some(token)) {
+        _ if state.answer.is_some() => Answer::StaleToken,
+        _ if state.given_back.contains(&token) => Answer::Released,
+        Some(last) => {
+            given_back(&mut next, last);
+            Answer::Released
+        }
+        None => Answer::StaleToken,
+    };
+    answer.is_none_or(|answer| answer == right).then_some(next)
 }
 
 /// A new grant.
@@ -252,6 +270,7 @@ fn granted(state: &State, op: &Op, attempt: &Attempt, answer: Option<Answer>) ->
     if let Some(last) = state.last.filter(|last| last.phase == Phase::Lapsed) {
         next.lapsed.push((last.token, last.request));
     }
+    next.given_back.clear();
     let flagged = !next.lapsed.is_empty();
     let mut last = Last {
         nonce: attempt.nonce,

@@ -117,7 +117,12 @@ fn right_histories_pass() {
     lost_before.passes(OnLapse::Regrant);
 
     let mut given_back = Forged::default();
-    given_back.call(reserve(1), granted(7)).call(release(7), Answer::Released).call(reserve_other(2), granted(9));
+    given_back
+        .call(reserve(1), granted(7))
+        .call(release(7), Answer::Unknown)
+        .call(release(7), Answer::Released)
+        .call(reserve_other(2), granted(9))
+        .call(release(7), Answer::StaleToken);
     given_back.passes(OnLapse::Hold);
 
     let mut lapsed_again = Forged::default();

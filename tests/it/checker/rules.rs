@@ -93,10 +93,11 @@ fn token_order(grants: &BTreeMap<Token, Grant>, found: &mut Found) {
 /// Between one grant and the next there must have been room for the first to end.
 fn granted_twice(of_key: &OfKey<'_>, grants: &BTreeMap<Token, Grant>, found: &mut Found) {
     for (first, second) in grants.values().zip(grants.values().skip(1)) {
-        let given_back = of_key
-            .ops
-            .iter()
-            .any(|op| op.call == Call::Release { token: first.token } && op.invoked_ns < second.last_told_ns);
+        let given_back = of_key.ops.iter().any(|op| {
+            op.call == Call::Release { token: first.token }
+                && matches!(op.answer, Answer::Released | Answer::Unknown)
+                && op.invoked_ns < second.last_told_ns
+        });
         if given_back {
             continue;
         }
