@@ -20,6 +20,7 @@ pub(crate) fn serve(
     settings: NodeSettings,
     announce: impl FnOnce(SocketAddr) -> Result<(), Problem>,
 ) -> Result<Exit, Problem> {
+    raise_open_files();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -31,6 +32,15 @@ pub(crate) fn serve(
     // A start that a signal ended may still be opening the store: what it does is safe to break off, and is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// The usual soft limit of 1,024 files is below what connections and tables take: go up to the hard limit.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit of open files stays where it is: connections may be refused before their own limit");
+    }
 }
 
 async fn run(
