@@ -69,11 +69,20 @@ impl Table {
         (at, self.next)
     }
 
+    /// Starts a lease in place of the one that the key had.
     fn start(&mut self, key: RecordKey, holding: Holding, now: Monotonic, told: bool) {
+        self.end(&key);
         let deadline = now.plus(Duration::from_millis(u64::from(holding.lease_ms)));
         let due = self.place(deadline);
         self.due.insert(due, key.clone());
         self.held.insert(key, Lease { holding, deadline, due, told, voided: false });
+    }
+
+    /// Ends the lease of a key, if it has one: no proposal of it stays due.
+    fn end(&mut self, key: &RecordKey) {
+        if let Some(lease) = self.held.remove(key) {
+            self.due.remove(&lease.due);
+        }
     }
 }
 
@@ -85,18 +94,14 @@ impl Leases {
     /// Follows a change of a key: starts, restarts or ends its lease.
     pub(super) fn follow(&self, key: &RecordKey, holding: Option<Holding>, now: Monotonic) {
         let mut table = self.table();
-        let before = table.held.get(key).map(|lease| (lease.holding, lease.due, lease.told));
-        if before.map(|(known, _, _)| known) == holding {
+        let before = table.held.get(key).map(|lease| (lease.holding, lease.told));
+        if before.map(|(known, _)| known) == holding {
             return;
         }
-        if let Some((_, due, _)) = before {
-            table.due.remove(&due);
-            table.held.remove(key);
-        }
-        let Some(holding) = holding else { return };
+        let Some(holding) = holding else { return table.end(key) };
         // Whoever extended it knows of it.
         let told =
-            holding.lease_revision > 0 || before.is_some_and(|(known, _, told)| told && known.token == holding.token);
+            holding.lease_revision > 0 || before.is_some_and(|(known, told)| told && known.token == holding.token);
         table.start(key.clone(), holding, now, told);
         drop(table);
         self.changed.notify_one();
@@ -214,6 +219,17 @@ mod tests {
         assert_eq!(leases.confirm(&key("a"), grant.token, at(0), at(50)), Confirmation::Gone);
         leases.inherit(key("b"), grant, at(0));
         assert_eq!(leases.confirm(&key("b"), grant.token, at(0), at(50)), Confirmation::Gone, "may be known");
+    }
+
+    #[test]
+    fn a_lease_that_is_inherited_or_extended_is_not_ended_by_the_one_before() {
+        let leases = Leases::default();
+        leases.follow(&key("a"), Some(holding(1, 100, 0)), at(0));
+        leases.inherit(key("a"), holding(1, 100, 0), at(50));
+        leases.follow(&key("a"), Some(holding(1, 100, 1)), at(60));
+        assert_eq!(leases.earliest(), Some(at(160)));
+        assert!(leases.take_due(at(159), 9, RETRY).is_empty(), "applied again from the log, inherited, then extended");
+        assert_eq!(leases.take_due(at(160), 9, RETRY).len(), 1);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Black-box tests over the real binary: what a service may rely on, while the machine under it misbehaves.
 //!
 //! Reading order: `harness` (a node as a process), `client` (both of its APIs), `history` and `checker` (what happened,
-//! and whether it may), `workload` (who makes it happen); then the tests: `life`, `crash`, `faults`, `corruption`, `power`,
-//! `overload`. Tests of pure code stand in `tests/core` and beside the code.
+//! and whether it may), `workload` (who makes it happen); then the tests: `life`, `hold`, `keys` and `leases` (one key at a
+//! time), `crash` and `power` (a process, a machine that ends), `faults` and `corruption` (a bad disk), `overload`, `api…`
+//! (hostile input) and `soak`. Tests of pure code stand in `tests/core` and beside the code.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -28,6 +29,7 @@ mod http;
 mod json;
 mod kept;
 mod keys;
+mod leases;
 mod life;
 mod overload;
 mod payload;
