@@ -158,9 +158,9 @@ impl Node {
         // The API is gone already when nobody receives this.
         let _ = self.stop_api.send(true);
         while self.api.join_next().await.is_some() {}
-        self.region.shutdown().await;
         self.tasks.shutdown().await;
         let broken = self.region.stopped().is_some();
+        self.region.shutdown().await;
         drop(self.region);
         let (log, store, partitions) = (self.log, self.store, self.partitions);
         let closed = tokio::task::spawn_blocking(move || {

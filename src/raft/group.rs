@@ -26,8 +26,8 @@ use crate::time::LogTime;
 
 /// How long a group may take to apply its log again and elect its leader at a start.
 const RECOVERY: Duration = Duration::from_secs(300);
-/// Log entries that stay after a purge, for followers that are a little behind.
-const KEPT_ENTRIES: u64 = 1_000;
+/// Log entries that stay after a purge: none, since a cluster of one has no follower that could be behind.
+const KEPT_ENTRIES: u64 = 0;
 
 /// What a group needs to know.
 #[derive(Clone, Debug)]
@@ -52,6 +52,7 @@ pub struct Group {
     proposed_bytes: Arc<AtomicU64>,
     snapshot_at: Arc<AtomicU64>,
     stopped: Arc<OnceLock<String>>,
+    log: GroupLog,
 }
 
 /// Where a group's log stands.
@@ -101,7 +102,7 @@ impl Group {
             ..Config::default()
         };
         let config = Arc::new(config.validate().map_err(broken)?);
-        let raft = Raft::new(settings.node_id, config, NoPeers, log, machine).await.map_err(broken)?;
+        let raft = Raft::new(settings.node_id, config, NoPeers, log.clone(), machine).await.map_err(broken)?;
         let (batcher, serve) = Batcher::new(raft.clone());
         tasks.spawn(serve);
         let group = Self {
@@ -114,6 +115,7 @@ impl Group {
             proposed_bytes: Arc::default(),
             snapshot_at: Arc::default(),
             stopped: Arc::default(),
+            log,
         };
         group.lead(settings).await?;
         Ok(group)
@@ -233,8 +235,11 @@ impl Group {
         }
     }
 
-    /// Looks whether consensus has stopped, and stops serving then.
+    /// Looks whether consensus has stopped or the log is broken, and stops serving then.
     pub fn check(&self) {
+        if let Some(reason) = self.log.broken() {
+            return self.stop_serving(reason);
+        }
         let metrics = self.raft.metrics();
         let running = metrics.borrow_watched().running_state.clone();
         if let Err(fatal) = running {

@@ -21,7 +21,7 @@ use crate::raft::types::{
 use crate::store::{LogFamily, StoreError};
 
 /// Bytes of durable and applied entries that stay in memory, for followers that are a little behind.
-const TAIL_BYTES: usize = 4 * 1024 * 1024;
+const TAIL_BYTES: usize = 1024 * 1024;
 /// Bytes of entries returned in one limited read: a message to a follower must stay under its transport's limit.
 const READ_BYTES: usize = 1024 * 1024;
 
@@ -111,6 +111,11 @@ impl GroupLog {
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Why nothing is written any more, if so.
+    pub(super) fn broken(&self) -> Option<&str> {
+        self.log.broken()
+    }
+
     /// The last entry's id.
     pub(super) fn last(&self) -> Option<EntryId> {
         self.tail().last
@@ -146,12 +151,21 @@ impl GroupLog {
         let mut entries = Vec::new();
         let mut bytes = 0_usize;
         if start < memory_start {
-            for (_, stored) in self.log.family.entries(self.partition, start, memory_start).map_err(io::Error::other)? {
+            let stored = self.log.family.entries(self.partition, start, memory_start).map_err(io::Error::other)?;
+            let mut expected = stored.first().map(|(index, _)| *index);
+            for (index, stored) in stored {
+                if expected != Some(index) {
+                    return Err(io::Error::other(format!("the log has a hole before entry {index}")));
+                }
+                expected = index.checked_add(1);
                 if bytes > most {
                     return Ok(entries);
                 }
                 bytes = bytes.saturating_add(stored.len());
                 entries.push(entry_from(stored).map_err(io::Error::other)?);
+            }
+            if expected.is_some_and(|next| next != memory_start) && !from_memory.is_empty() {
+                return Err(io::Error::other(format!("the log has a hole before entry {memory_start}")));
             }
         }
         for (entry, size) in from_memory {

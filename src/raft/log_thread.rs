@@ -5,7 +5,7 @@
 //! nothing is ever written again: what is on the disk is unknown then.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use openraft::storage::IOFlushed;
@@ -43,9 +43,15 @@ pub struct LogHandle {
     requests: mpsc::Sender<Request>,
     /// For reading what was written.
     pub(super) family: LogFamily,
+    broken: Arc<OnceLock<String>>,
 }
 
 impl LogHandle {
+    /// Why nothing is written any more, if so: it concerns every group of the node.
+    pub(super) fn broken(&self) -> Option<&str> {
+        self.broken.get().map(String::as_str)
+    }
+
     pub(super) async fn send(&self, partition: PartitionId, write: Write) -> io::Result<()> {
         self.requests.send(Request { partition, write }).await.map_err(|_| stopped())
     }
@@ -68,8 +74,11 @@ impl LogThread {
     pub fn start(family: LogFamily) -> io::Result<(Self, LogHandle)> {
         let (requests, queue) = mpsc::channel(QUEUE);
         let writer = family.clone();
-        let thread = std::thread::Builder::new().name("holdfast-log".to_owned()).spawn(move || run(&writer, queue))?;
-        Ok((Self { thread: Some(thread) }, LogHandle { requests, family }))
+        let broken: Arc<OnceLock<String>> = Arc::default();
+        let breaks = Arc::clone(&broken);
+        let thread =
+            std::thread::Builder::new().name("holdfast-log".to_owned()).spawn(move || run(&writer, queue, &breaks))?;
+        Ok((Self { thread: Some(thread) }, LogHandle { requests, family, broken }))
     }
 
     /// Waits until the thread has written what it was given. Every [`LogHandle`] must be gone.
@@ -88,8 +97,7 @@ enum Told {
     Done(Done),
 }
 
-fn run(family: &LogFamily, mut queue: mpsc::Receiver<Request>) {
-    let mut broken: Option<String> = None;
+fn run(family: &LogFamily, mut queue: mpsc::Receiver<Request>, broken: &OnceLock<String>) {
     while let Some(first) = queue.blocking_recv() {
         let mut batch = LogBatch::default();
         let mut told = Vec::new();
@@ -98,14 +106,15 @@ fn run(family: &LogFamily, mut queue: mpsc::Receiver<Request>) {
             let Ok(next) = queue.try_recv() else { break };
             bytes = bytes.saturating_add(gather(next, &mut batch, &mut told));
         }
-        if broken.is_none()
+        if broken.get().is_none()
             && let Err(error) = family.write(batch)
         {
             tracing::error!(%error, "the log cannot be written: this node stops serving");
-            broken = Some(error.to_string());
+            // Set once: the first error is the one that counts.
+            let _ = broken.set(error.to_string());
         }
         for one in told {
-            tell(one, broken.as_deref());
+            tell(one, broken.get().map(String::as_str));
         }
     }
 }

@@ -156,9 +156,10 @@ impl Leases {
         let mut lapsed = Vec::new();
         while lapsed.len() < limit {
             let Some(entry) = table.due.first_entry().filter(|entry| entry.key().0 <= now) else { break };
-            let key = entry.remove();
+            let (popped, key) = entry.remove_entry();
             let again = table.place(now.plus(retry));
-            let Some(lease) = table.held.get_mut(&key) else { continue };
+            // Only the lease that this entry was made for: a key may have another one by now.
+            let Some(lease) = table.held.get_mut(&key).filter(|lease| lease.due == popped) else { continue };
             lease.due = again;
             lease.voided |= !lease.told;
             let Holding { token, lease_revision, .. } = lease.holding;
@@ -230,6 +231,16 @@ mod tests {
         assert_eq!(leases.earliest(), Some(at(160)));
         assert!(leases.take_due(at(159), 9, RETRY).is_empty(), "applied again from the log, inherited, then extended");
         assert_eq!(leases.take_due(at(160), 9, RETRY).len(), 1);
+    }
+
+    #[test]
+    fn a_new_grant_is_not_ended_by_the_lease_of_the_one_before() {
+        let leases = Leases::default();
+        leases.follow(&key("a"), Some(holding(1, 100, 0)), at(0));
+        leases.follow(&key("a"), None, at(10));
+        leases.follow(&key("a"), Some(holding(2, 100, 0)), at(20));
+        assert!(leases.take_due(at(119), 9, RETRY).is_empty());
+        assert_eq!(leases.take_due(at(120), 9, RETRY)[0].token, holding(2, 100, 0).token);
     }
 
     #[test]

@@ -98,6 +98,11 @@ pub(super) fn unexpected(reply: &impl std::fmt::Debug) -> Failure {
     Failure::Unavailable { certainty: Certainty::Indefinite, reason, retry_after: LONGEST_RETRY }
 }
 
+/// The command is in the log, and nobody is told what came of it.
+fn indefinite(reason: String) -> Failure {
+    Failure::Unavailable { certainty: Certainty::Indefinite, reason, retry_after: Duration::from_millis(100) }
+}
+
 /// The epoch was closed while the command was on its way: nothing was done.
 pub(super) fn void(open: Option<Epoch>) -> Failure {
     let open = open.map_or_else(|| "none".to_owned(), |epoch| epoch.to_string());
@@ -304,18 +309,22 @@ impl Partition {
         grant: &Grant,
         received: Monotonic,
     ) -> Result<Duration, Failure> {
-        self.serving()?;
+        if let Some(reason) = self.group.stopped() {
+            return Err(indefinite(format!("partition {} has stopped: {reason}", self.id())));
+        }
         let late = match self.following.leases.confirm(key, grant.token, received, clock::monotonic()) {
             Confirmation::Valid(left) => return Ok(left),
             Confirmation::Gone => "the grant is no longer the key's current one",
             Confirmation::Void => {
                 let command = Command { epoch, kind: Kind::Void { token: grant.token } };
-                self.command(key, home, command, bytes::Bytes::new()).await?;
+                if let Err(failure) = self.command(key, home, command, bytes::Bytes::new()).await {
+                    // It is proposed again when the lease is due; what this caller must not hear is a definite no.
+                    tracing::debug!(%failure, "a grant was not taken back yet");
+                }
                 "the grant's lease ran out before it could be answered"
             }
         };
-        let reason = format!("{late}: ask again with the same key");
-        Err(Failure::Unavailable { certainty: Certainty::Indefinite, reason, retry_after: Duration::from_millis(100) })
+        Err(indefinite(format!("{late}: ask again with the same key")))
     }
 
     /// The stored envelope of an answer; nothing if a sweep removed it meanwhile.

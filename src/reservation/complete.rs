@@ -5,8 +5,10 @@
 //! 1. the token has the envelope already: `Repeated`, and nothing changes
 //! 2. the token has as many envelopes as are kept: `Late`, and nothing changes. The envelope is not stored, and a caller
 //!    that reports ever new ones cannot push the history out
-//! 3. the key is answered: `Late`. The envelope is kept as evidence, and the answer and its expiry stay
-//! 4. `Answer`: what every retry gets from now on
+//! 3. the key is answered, the record does not have the token, and it has as many grants as are kept: `Late`, and nothing
+//!    changes
+//! 4. the key is answered: `Late`. The envelope is kept as evidence, and the answer and its expiry stay
+//! 5. `Answer`: what every retry gets from now on
 //!
 //! A token that the record does not have is adopted with what its claims say, and is then as any other. No token is stale
 //! here: that something ran is worth knowing from whomever it comes.
@@ -60,7 +62,10 @@ pub(super) fn complete(record: Option<&Record>, complete: &Complete, context: &C
 /// What a completion is told that adds nothing to the record.
 fn without_change(record: &Record, complete: &Complete) -> Option<Reply> {
     let expires_at = record.answer?.expires_at;
-    let attempt = record.attempts.iter().find(|attempt| attempt.token == complete.token)?;
+    let Some(attempt) = record.attempts.iter().find(|attempt| attempt.token == complete.token) else {
+        let full = record.attempts.len() >= limits::MAX_ATTEMPTS;
+        return full.then_some(Reply::Completed { recorded: Recorded::Late, expires_at });
+    };
     let recorded = match &attempt.phase {
         Phase::Completed { envelopes, .. } if envelopes.contains(&complete.envelope) => Recorded::Repeated,
         Phase::Completed { envelopes, .. } if envelopes.len() >= limits::MAX_ENVELOPES_PER_TOKEN => Recorded::Late,
@@ -135,4 +140,41 @@ fn adopt(record: &mut Record, complete: &Complete, context: &Context) {
 /// The first 8 bytes of a digest, in hexadecimal: enough to find the envelope among a key's few.
 fn beginning(digest: &Digest) -> String {
     digest.0.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{EndpointName, Epoch, Fingerprint};
+    use crate::reservation::command::KeyFacts;
+    use crate::reservation::record::{OnLapse, Terms};
+
+    fn completion(sequence: u64) -> Complete {
+        Complete {
+            token: FencingToken { epoch: Epoch::FIRST, sequence },
+            fingerprint: Fingerprint { version: 0, selection: 0, digest: [7].into() },
+            endpoint: EndpointName::parse("pay").unwrap(),
+            nonce: None,
+            terms: Terms { policy_revision: 0, lease_ms: 50, on_lapse: OnLapse::Hold, retention_ms: 1_000 },
+            envelope: Digest([u8::try_from(sequence).unwrap(); 32]),
+            retention_ms: None,
+        }
+    }
+
+    #[test]
+    fn forgotten_tokens_are_adopted_up_to_the_limit_of_a_record() {
+        let key = KeyFacts { mint_epoch: Epoch::FIRST, time_ms: None };
+        let mut record = None;
+        for sequence in 1..=100 {
+            let next_position = 200 + sequence;
+            let now = LogTime::from_unix_ms(sequence);
+            let context = Context { open_epoch: Some(Epoch::FIRST), next_position, now, key, horizon_ms: None };
+            let decision = complete(record.as_ref(), &completion(sequence), &context);
+            let recorded = if sequence == 1 { Recorded::Answer } else { Recorded::Late };
+            assert!(matches!(decision.reply, Reply::Completed { recorded: got, .. } if got == recorded));
+            assert_eq!(decision.record.is_some(), sequence <= limits::MAX_ATTEMPTS as u64);
+            record = decision.record.or(record);
+        }
+        assert_eq!(record.map(|record| record.attempts.len()), Some(limits::MAX_ATTEMPTS));
+    }
 }

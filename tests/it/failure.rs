@@ -1,6 +1,8 @@
 //! A call without an outcome, the same for both APIs.
 
 use std::collections::HashMap;
+use std::error::Error;
+use std::io;
 
 use prost::Message as _;
 
@@ -47,8 +49,23 @@ struct ErrorInfo {
     metadata: HashMap<String, String>,
 }
 
+/// Whether the connection was refused. It is the first thing that a call does, so nothing of the call went out.
+fn never_sent(error: &(dyn Error + 'static)) -> bool {
+    let mut source = Some(error);
+    while let Some(at) = source {
+        if at.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        source = at.source();
+    }
+    false
+}
+
 impl Failure {
     pub(crate) fn from_status(status: &tonic::Status) -> Self {
+        if never_sent(status) {
+            return Self { definite: true, ..Self::no_answer(&anyhow::anyhow!("{status}")) };
+        }
         let details = RpcStatus::decode(status.details()).unwrap_or_default().details;
         let of = |name: &str| details.iter().find(|any| any.type_url.ends_with(name)).map(|any| any.value.as_slice());
         let info = of("google.rpc.ErrorInfo").and_then(|bytes| ErrorInfo::decode(bytes).ok()).unwrap_or_default();
@@ -73,11 +90,12 @@ impl Failure {
         }
     }
 
+    /// The answer, or the request itself, was lost. What was never sent, since nobody listened, was not done.
     pub(crate) fn no_answer(error: &anyhow::Error) -> Self {
         Self {
             code: String::new(),
             status: "no answer".to_owned(),
-            definite: false,
+            definite: never_sent(error.as_ref()),
             retry_after: false,
             text: format!("{error:#}"),
         }

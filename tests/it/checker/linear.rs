@@ -54,7 +54,8 @@ type Claims = Vec<(Token, Request)>;
 /// Judges one key.
 pub(crate) fn check(of_key: &OfKey<'_>) -> Vec<(Rule, String)> {
     let claims = claims(of_key.ops);
-    let mut search = Search { of_key, claims, visited: HashSet::new(), longest: 0, stuck: None };
+    let resends = resends(of_key);
+    let mut search = Search { of_key, claims, resends, visited: HashSet::new(), longest: 0, stuck: None };
     let done = vec![false; of_key.ops.len()];
     match search.run(done) {
         Some(true) => Vec::new(),
@@ -75,9 +76,24 @@ fn claims(ops: &[Op]) -> Claims {
         .collect()
 }
 
+/// For each call without an answer: the one before it that says the same and may take effect until the same moment.
+///
+/// Such calls are alike, and whichever of them took effect can be taken for the first of them: the search looks at them in
+/// their order only.
+fn resends(of_key: &OfKey<'_>) -> Vec<Option<usize>> {
+    let alike = |one: &Op, other: &Op| {
+        one.call == other.call
+            && other.answer == Answer::Unknown
+            && of_key.history.ends_ns(one) == of_key.history.ends_ns(other)
+    };
+    let before = |at: usize, op: &Op| of_key.ops.iter().take(at).rposition(|earlier| alike(op, earlier));
+    of_key.ops.iter().enumerate().map(|(at, op)| before(at, op).filter(|_| op.answer == Answer::Unknown)).collect()
+}
+
 struct Search<'a> {
     of_key: &'a OfKey<'a>,
     claims: Claims,
+    resends: Vec<Option<usize>>,
     visited: HashSet<(Vec<bool>, State)>,
     /// How many calls the best order explained, and the first that it could not.
     longest: usize,
@@ -103,7 +119,7 @@ impl Search<'_> {
                 self.stuck = open.iter().min_by_key(|(_, op)| self.of_key.history.ends_ns(op)).map(|(_, op)| **op);
             }
             let mut candidates: Vec<(usize, &Op)> =
-                open.into_iter().filter(|(_, op)| op.invoked_ns <= first_end_ns).collect();
+                open.into_iter().filter(|(at, op)| op.invoked_ns <= first_end_ns && self.in_turn(&done, *at)).collect();
             // The one that must come soonest is looked at first: it is pushed last.
             candidates.sort_by_key(|(_, op)| std::cmp::Reverse(self.of_key.history.ends_ns(op)));
             for (at, op) in candidates {
@@ -119,6 +135,12 @@ impl Search<'_> {
             }
         }
         Some(false)
+    }
+
+    /// Whether the call that it resends comes before it.
+    fn in_turn(&self, done: &[bool], at: usize) -> bool {
+        let before = self.resends.get(at).copied().flatten();
+        before.is_none_or(|before| done.get(before) == Some(&true))
     }
 
     /// Every state that the call may leave, given its answer; none if the answer is wrong here.

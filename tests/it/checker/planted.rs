@@ -164,6 +164,22 @@ fn right_histories_with_lapses_pass() {
 }
 
 #[test]
+fn many_lost_answers_are_searched_through() {
+    let mut forged = Forged::default();
+    forged.call(reserve_short(1), granted(7));
+    let extend = Call::Extend { token: token(7), lease_ms: SHORT_MS };
+    for call in [extend, complete(7, 1), complete(7, 2), release(7), reserve_other(3)] {
+        for _ in 0..12 {
+            forged.call(call, Answer::Unknown);
+        }
+    }
+    forged.death().pass(500).call(reserve(2), flagged(9));
+    forged.passes(OnLapse::Regrant);
+    forged.call(reserve(4), Answer::Replay(envelope(1)));
+    forged.breaks(OnLapse::Regrant, Rule::NotLinear);
+}
+
+#[test]
 fn a_second_grant_within_the_lease_is_found() {
     let mut forged = Forged::default();
     forged.call(reserve_short(1), granted(7)).pass(100).call(reserve_short(2), flagged(9));
