@@ -30,7 +30,7 @@ pub(super) fn claim(path: &Path, asked: pb::Identity) -> Result<Claim, StoreErro
     let has_database = path.join(DATABASE).exists();
     match std::fs::read(path.join(FILE)) {
         Ok(bytes) => {
-            let found: pb::Identity = codec::open("the identity file", bytes)?;
+            let found: pb::Identity = codec::open("the identity file", checked(path, &bytes)?.to_vec())?;
             same(path, &found, &asked)?;
             if found.made && !has_database {
                 return Err(StoreError::Damaged(format!("{} has an identity but no database", path.display())));
@@ -80,12 +80,23 @@ pub(super) fn confirm(path: &Path, db: &DB, claim: Claim) -> Result<pb::Identity
     Ok(identity)
 }
 
-/// Replaces the file in one step, synced.
+/// What stands before the file's own checksum, if that is right.
+fn checked<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a [u8], StoreError> {
+    let sum = |body: &[u8]| crc32c::crc32c(body).to_be_bytes();
+    match bytes.split_last_chunk() {
+        Some((body, found)) if sum(body) == *found => Ok(body),
+        Some(_) | None => Err(StoreError::Damaged(format!("the checksum of {} is wrong", path.join(FILE).display()))),
+    }
+}
+
+/// Replaces the file in one step, synced: the identity and its CRC-32C, big endian.
 fn write(path: &Path, identity: &pb::Identity) -> Result<(), StoreError> {
     let (file, fresh) = (path.join(FILE), path.join("identity.new"));
     let written = || -> io::Result<()> {
         let mut out = File::create(&fresh)?;
-        out.write_all(&codec::seal(identity))?;
+        let body = codec::seal(identity);
+        out.write_all(&body)?;
+        out.write_all(&crc32c::crc32c(&body).to_be_bytes())?;
         out.sync_all()?;
         std::fs::rename(&fresh, &file)?;
         File::open(path)?.sync_all()

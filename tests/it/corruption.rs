@@ -22,7 +22,16 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// What a message about damage calls it.
 const NAMES: &[&str] = &["damaged", "corrupt", "checksum", "does not open", "No such file"];
 
-/// The files of a node that was killed, and what it had acknowledged.
+/// How the node ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Everything is in tables and blob files.
+    Stopped,
+    /// What came last is in the write-ahead log only.
+    Killed,
+}
+
+/// The files of a node that ended, and what it had acknowledged.
 struct Specimen {
     data: PathBuf,
     /// Acknowledged before a clean stop: in tables and blob files.
@@ -37,7 +46,7 @@ fn server(data: &Path, logs: &Path) -> Start {
     start.flag("--write-buffer-bytes", 4 * 1024 * 1024)
 }
 
-async fn specimen(place: &Place) -> anyhow::Result<Specimen> {
+async fn specimen(place: &Place, end: End) -> anyhow::Result<Specimen> {
     let start = server(place.data(), place.root());
     let sizes = [0, 100, 2_000, 9_000, 60_000];
     let mut old = Vec::new();
@@ -47,6 +56,9 @@ async fn specimen(place: &Place) -> anyhow::Result<Specimen> {
         old.extend(kept::fill(&client, from..from + 150, &sizes).await?);
         old.extend(kept::hold(&client, from + 150..from + 160).await?);
         node.stop().await?;
+    }
+    if end == End::Stopped {
+        return Ok(Specimen { data: place.data().to_owned(), old, new: Vec::new() });
     }
     let mut node = start.run().await?;
     let client = Client::grpc(node.address())?;
@@ -90,21 +102,31 @@ impl Specimen {
         let mut trials = Vec::new();
         let mut logs = self.files(|name| name.ends_with(".log"))?;
         logs.sort();
-        let live = logs.pop().context("there is no write-ahead log")?;
-        trials.extend(damage::of_live_log(&live, random)?);
+        if !self.new.is_empty() {
+            let live = logs.pop().context("there is no write-ahead log")?;
+            trials.extend(damage::of_live_log(&live, random)?);
+        }
         for older in &logs {
             trials.extend(damage::cuts(older, 2, random)?);
             trials.extend(damage::flips(older, 4, random)?);
         }
-        for (kind, flips, cuts) in
-            [(".sst", 12, 4), (".blob", 8, 3), ("MANIFEST", 8, 4), ("CURRENT", 4, 2), ("OPTIONS", 2, 1)]
-        {
+        for (kind, flips, cuts) in [
+            (".sst", 40, 12),
+            (".blob", 24, 8),
+            ("MANIFEST", 40, 12),
+            ("CURRENT", 12, 4),
+            ("identity", 12, 4),
+            ("OPTIONS", 2, 1),
+        ] {
             let files = self.files(|name| name.starts_with(kind) || name.ends_with(kind))?;
             ensure!(!files.is_empty(), "there is no {kind} to damage");
             for number in 0..flips + cuts {
                 let file = files.get(random.random_range(0..files.len())).context("no file")?;
                 let trial = if number < flips { damage::flips } else { damage::cuts };
                 trials.extend(trial(file, 1, random)?);
+            }
+            if kind == "MANIFEST" {
+                trials.extend(damage::cuts_at_borders(files.first().context("no file")?)?);
             }
             if matches!(kind, ".sst" | ".blob" | "MANIFEST") {
                 let file = files.get(random.random_range(0..files.len())).context("no file")?.clone();
@@ -129,12 +151,21 @@ enum Took {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn damaged_files_are_found_or_not_hit() -> anyhow::Result<()> {
+async fn damage_after_a_kill_is_found_or_not_hit() -> anyhow::Result<()> {
+    damage_again_and_again(End::Killed).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_after_a_clean_stop_is_found_or_not_hit() -> anyhow::Result<()> {
+    damage_again_and_again(End::Stopped).await
+}
+
+async fn damage_again_and_again(end: End) -> anyhow::Result<()> {
     let _machine = harness::beside_another().await?;
     let seed = harness::seed(4)?;
     let mut random = Random::new(seed);
     let place = Place::new()?;
-    let specimen = specimen(&place).await?;
+    let specimen = specimen(&place, end).await?;
     let mut took = BTreeMap::new();
     let mut broken = Vec::new();
     for (number, trial) in specimen.trials(&mut random)?.iter().enumerate() {

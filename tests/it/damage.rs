@@ -133,6 +133,17 @@ pub(crate) fn cuts(file: &Path, count: usize, random: &mut Random) -> anyhow::Re
     Ok((0..if length > 0 { count } else { 0 }).map(|_| trial(random.random_range(0..length))).collect())
 }
 
+/// The file torn right behind one of its records, each of them but the last.
+pub(crate) fn cuts_at_borders(file: &Path) -> anyhow::Result<Vec<Trial>> {
+    let mut records = records(&std::fs::read(file)?);
+    records.pop();
+    let trial = |record: Record| {
+        let to = (record.at + record.bytes) as u64;
+        Trial { file: file.to_owned(), damage: Damage::Cut { to }, allowed: Allowed::RefuseOrRight }
+    };
+    Ok(records.into_iter().map(trial).collect())
+}
+
 /// Everything that is tried on the write-ahead log that was in use when its node was killed.
 pub(crate) fn of_live_log(file: &Path, random: &mut Random) -> anyhow::Result<Vec<Trial>> {
     let log = std::fs::read(file)?;
@@ -142,14 +153,14 @@ pub(crate) fn of_live_log(file: &Path, random: &mut Random) -> anyhow::Result<Ve
     let mut trials = Vec::new();
     let mut push = |damage, allowed| trials.push(Trial { file: file.to_owned(), damage, allowed });
     let flip = |at: usize, bit: u8| (Damage::Flip { at: at as u64, bit }, allowed_of_flip(&log, &records, at, bit));
-    for _ in 0..16 {
+    for _ in 0..64 {
         let (damage, allowed) = flip(random.random_range(0..end), random.random_range(0..8));
         push(damage, allowed);
     }
-    // Every field of a header, in a record from the front, the middle and the back.
-    for third in 0..3 {
-        let from = records.len() * third / 3;
-        let to = (records.len() * (third + 1) / 3).max(from + 1);
+    // Every field of a header, in records from the front to the back.
+    for part in 0..8 {
+        let from = records.len() * part / 8;
+        let to = (records.len() * (part + 1) / 8).max(from + 1);
         let record = records.get(random.random_range(from..to)).copied().unwrap_or(last);
         let fields = [(0, 0), (3, 7), (4, 0), (4, 6), (5, 1), (5, 7), (6, 0), (6, 1), (6, 2), (6, 3), (6, 7)];
         for (field, bit) in fields {

@@ -342,7 +342,7 @@ pub(crate) fn number(name: &str, default: u32) -> anyhow::Result<u32> {
     }
 }
 
-/// A directory for one test: `data` for the node in it, logs beside it.
+/// A directory for one test: `data` for the node in it, logs beside it. It goes with the test, unless `KEEP` is set.
 #[derive(Debug)]
 pub(crate) struct Place {
     root: tempfile::TempDir,

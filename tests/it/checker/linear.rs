@@ -108,20 +108,19 @@ impl Search<'_> {
             if self.visited.len() > MOST_VISITED {
                 return None;
             }
-            let open: Vec<(usize, &Op)> =
-                self.of_key.ops.iter().enumerate().filter(|(at, _)| done.get(*at) == Some(&false)).collect();
-            let Some(first_end_ns) = open.iter().map(|(_, op)| self.of_key.history.ends_ns(op)).min() else {
-                return Some(true);
-            };
-            let explained = done.len() - open.len();
+            let ends_ns = |op: &Op| self.of_key.history.ends_ns(op);
+            let open = || self.of_key.ops.iter().enumerate().filter(|(at, _)| done.get(*at) == Some(&false));
+            let due = open().filter(|(_, op)| op.answer != Answer::Unknown).min_by_key(|(_, op)| ends_ns(op));
+            let Some((_, due)) = due else { return Some(true) };
+            let explained = done.iter().filter(|done| **done).count();
             if explained >= self.longest {
-                self.longest = explained;
-                self.stuck = open.iter().min_by_key(|(_, op)| self.of_key.history.ends_ns(op)).map(|(_, op)| **op);
+                (self.longest, self.stuck) = (explained, Some(*due));
             }
-            let mut candidates: Vec<(usize, &Op)> =
-                open.into_iter().filter(|(at, op)| op.invoked_ns <= first_end_ns && self.in_turn(&done, *at)).collect();
+            let first_end_ns = ends_ns(due);
+            let may_be_next = |at: &usize, op: &Op| op.invoked_ns <= first_end_ns && self.in_turn(&done, *at);
+            let mut candidates: Vec<(usize, &Op)> = open().filter(|(at, op)| may_be_next(at, op)).collect();
             // The one that must come soonest is looked at first: it is pushed last.
-            candidates.sort_by_key(|(_, op)| std::cmp::Reverse(self.of_key.history.ends_ns(op)));
+            candidates.sort_by_key(|(_, op)| std::cmp::Reverse(ends_ns(op)));
             for (at, op) in candidates {
                 for next in self.after(&state, op) {
                     let mut done = done.clone();
@@ -144,23 +143,26 @@ impl Search<'_> {
     }
 
     /// Every state that the call may leave, given its answer; none if the answer is wrong here.
+    ///
+    /// A call without an answer that changed nothing needs no place in the order. Neither does such an Extend: a lease
+    /// may always last longer than it has to, so a later end of it explains nothing more.
     fn after(&self, state: &State, op: &Op) -> Vec<State> {
         let ends_ns = self.of_key.history.ends_ns(op);
         if ends_ns < state.not_before_ns {
             return Vec::new();
         }
-        let mut next = Vec::new();
-        for state in [lapse(state, ends_ns), void(state), Some(state.clone())].into_iter().flatten() {
-            match op.answer {
-                Answer::Refused => next.push(state),
-                Answer::Unknown => {
-                    next.push(state.clone());
-                    next.extend(self.step(&state, op, None));
-                }
-                answer => next.extend(self.step(&state, op, Some(answer))),
+        let mut after = Vec::new();
+        let not_before_ns = state.not_before_ns.max(op.invoked_ns);
+        let state = State { not_before_ns, ..state.clone() };
+        for state in [lapse(&state, ends_ns), void(&state), Some(state.clone())].into_iter().flatten() {
+            match (op.answer, op.call) {
+                (Answer::Refused, _) => after.push(state),
+                (Answer::Unknown, Call::Extend { .. }) => {}
+                (Answer::Unknown, _) => after.extend(self.step(&state, op, None).filter(|next| *next != state)),
+                (answer, _) => after.extend(self.step(&state, op, Some(answer))),
             }
         }
-        next
+        after
     }
 
     /// The state after the call took effect, if the answer (when there is one) is right.
