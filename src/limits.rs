@@ -33,6 +33,9 @@ pub const MAX_HTTP_BODY_BYTES: usize = 2 * 1024 * 1024;
 /// Bytes of one gRPC message: the largest body, plus its frame.
 pub const MAX_GRPC_MESSAGE_BYTES: usize = MAX_ENVELOPE_BODY_BYTES + 256 * 1024;
 
+/// Bytes of one message between nodes: a batch of entries is cut at 1 MiB, one entry may be larger by what it started with.
+pub const MAX_PEER_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+
 /// Bytes of a checkpoint's name.
 pub const MAX_CHECKPOINT_NAME_BYTES: usize = 64;
 /// Bytes of a checkpoint's data. It stands inside the record, which every decision reads.
@@ -94,6 +97,9 @@ pub const MAX_WAITERS: usize = 16_384;
 pub const MAX_RACES: u32 = 8;
 /// How long a proposed operation may stay without an outcome before the answer is "indefinite", in milliseconds.
 pub const PROPOSE_TIMEOUT_MS: u64 = 10_000;
+/// How long a leader may take to make sure that it still leads before a read is refused, in milliseconds: a read does
+/// nothing, so giving up is definite.
+pub const READ_TIMEOUT_MS: u64 = 5_000;
 
 /// Connections to a node.
 pub const MAX_CONNECTIONS: usize = 4_096;

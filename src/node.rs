@@ -1,5 +1,6 @@
 //! Wires one node: the store, the log thread, the region, the API. Owns every task, and stops them in order.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,10 +13,12 @@ use tokio::task::JoinSet;
 use crate::api::{self, ApiSettings};
 use crate::codec::pb;
 use crate::ids::{PartitionCount, RegionName};
+use crate::peers::{self, Peers};
 use crate::policy::Severity;
-use crate::raft::{GroupSettings, LogThread};
+use crate::raft::{Address, GroupSettings, LogThread};
 use crate::region::{Region, RegionSettings};
 use crate::store::{Store, StoreError, StoreSettings};
+use crate::wire::{self, v1::Facts};
 
 /// How often it is looked whether every group has stopped.
 const STOPPED_PERIOD: Duration = Duration::from_millis(250);
@@ -98,6 +101,7 @@ impl Node {
         let (store, identity) = open_store(&settings).await?;
         let (log, handle) = LogThread::start(store.log()).map_err(NodeError::Thread)?;
         let mut tasks = JoinSet::new();
+        let at = Address { peer: String::new(), api: address.to_string(), disk: identity.disk.clone() };
         let region_settings = RegionSettings {
             region: settings.region.clone(),
             homes: settings.homes.clone(),
@@ -108,11 +112,25 @@ impl Node {
             secret,
             group: GroupSettings {
                 node_id: settings.node_id,
-                address: address.to_string(),
-                cluster_id: identity.cluster_id,
+                cluster_id: identity.cluster_id.clone(),
+                founders: BTreeMap::from([(settings.node_id, at)]),
             },
         };
-        let region = Region::start(region_settings, Arc::clone(&store), &handle, &mut tasks).await?;
+        let facts = Facts {
+            cluster_id: identity.cluster_id,
+            region: identity.region,
+            partitions: identity.partitions,
+            homes: identity.homes,
+            protocol: peers::PROTOCOL,
+        };
+        let me = wire::v1::Node {
+            node_id: settings.node_id,
+            peer: String::new(),
+            api: address.to_string(),
+            disk: identity.disk,
+        };
+        let peers = Peers::new(me, facts);
+        let region = Region::start(region_settings, Arc::clone(&store), &handle, peers, &mut tasks).await?;
         drop(handle);
         let (stop_api, stop) = watch::channel(false);
         let api_settings = ApiSettings {
@@ -188,6 +206,7 @@ async fn open_store(settings: &NodeSettings) -> Result<(Arc<Store>, pb::Identity
         region: settings.region.as_str().to_owned(),
         homes: settings.homes.iter().map(|home| home.as_str().to_owned()).collect(),
         made: false,
+        disk: cluster_id()?,
     };
     let (path, partitions) = (settings.data_dir.clone(), settings.partitions);
     let opened = tokio::task::spawn_blocking(move || Store::open(&path, &store_settings, partitions, identity));

@@ -172,7 +172,8 @@ fn fingerprinted_bytes(request: &v1::ReserveRequest) -> usize {
 }
 
 fn parse_reserve(request: v1::ReserveRequest, received: Monotonic) -> Result<ReserveCall, ApiError> {
-    let v1::ReserveRequest { tenant, key, endpoint, fingerprint, nonce, client_version, lease_ms, wait_ms } = request;
+    let v1::ReserveRequest { tenant, key, endpoint, fingerprint, nonce, client_version, lease_ms, wait_ms, seen } =
+        request;
     let key = rules::record_key(&tenant, &key)?;
     rules::client_version(&client_version)?;
     let (endpoint, fingerprint) = match fingerprint.and_then(|fingerprint| fingerprint.kind) {
@@ -194,6 +195,8 @@ fn parse_reserve(request: v1::ReserveRequest, received: Monotonic) -> Result<Res
         lease_ms: lease_ms.map(rules::lease_ms).transpose()?,
         wait: wait_ms.map(rules::wait).transpose()?.unwrap_or_default(),
         received,
+        seen,
+        client_version,
     })
 }
 

@@ -36,53 +36,53 @@ pub(super) fn reserve(placed: Placed<ReserveOutcome>) -> v1::ReserveResponse {
     v1::ReserveResponse { outcome: Some(outcome), epoch: Some(epoch(&placed.place)) }
 }
 
-pub(super) fn complete(completed: &Completed) -> v1::CompleteResponse {
-    let recorded = match completed.recorded {
+pub(super) fn complete(placed: &Placed<Completed>) -> v1::CompleteResponse {
+    let recorded = match placed.outcome.recorded {
         Recorded::Answer => v1::Recorded::Answer,
         Recorded::Repeated => v1::Recorded::Repeated,
         Recorded::Late => v1::Recorded::Late,
     };
     let outcome = v1::complete_response::Outcome::Completed(v1::Completed {
         recorded: recorded.into(),
-        expires_at_unix_ms: completed.expires_at.unix_ms(),
+        expires_at_unix_ms: placed.outcome.expires_at.unix_ms(),
     });
-    v1::CompleteResponse { outcome: Some(outcome) }
+    v1::CompleteResponse { outcome: Some(outcome), epoch: Some(epoch(&placed.place)) }
 }
 
-pub(super) fn release(outcome: GrantOutcome) -> v1::ReleaseResponse {
+pub(super) fn release(placed: Placed<GrantOutcome>) -> v1::ReleaseResponse {
     use v1::release_response::Outcome;
-    let outcome = match outcome {
+    let outcome = match placed.outcome {
         GrantOutcome::Done => Outcome::Released(v1::Released {}),
         GrantOutcome::StaleToken(state) => Outcome::StaleToken(stale_token(state)),
     };
-    v1::ReleaseResponse { outcome: Some(outcome) }
+    v1::ReleaseResponse { outcome: Some(outcome), epoch: Some(epoch(&placed.place)) }
 }
 
-pub(super) fn extend(outcome: GrantOutcome, lease_ms: u32) -> v1::ExtendResponse {
+pub(super) fn extend(placed: Placed<GrantOutcome>, lease_ms: u32) -> v1::ExtendResponse {
     use v1::extend_response::Outcome;
-    let outcome = match outcome {
+    let outcome = match placed.outcome {
         GrantOutcome::Done => Outcome::Extended(v1::Extended { lease_ms }),
         GrantOutcome::StaleToken(state) => Outcome::StaleToken(stale_token(state)),
     };
-    v1::ExtendResponse { outcome: Some(outcome) }
+    v1::ExtendResponse { outcome: Some(outcome), epoch: Some(epoch(&placed.place)) }
 }
 
-pub(super) fn checkpointed(outcome: GrantOutcome) -> v1::CheckpointResponse {
+pub(super) fn checkpointed(placed: Placed<GrantOutcome>) -> v1::CheckpointResponse {
     use v1::checkpoint_response::Outcome;
-    let outcome = match outcome {
+    let outcome = match placed.outcome {
         GrantOutcome::Done => Outcome::Checkpointed(v1::Checkpointed {}),
         GrantOutcome::StaleToken(state) => Outcome::StaleToken(stale_token(state)),
     };
-    v1::CheckpointResponse { outcome: Some(outcome) }
+    v1::CheckpointResponse { outcome: Some(outcome), epoch: Some(epoch(&placed.place)) }
 }
 
 pub(super) fn lookup(placed: Placed<Option<Found>>) -> v1::LookupResponse {
     v1::LookupResponse { record: placed.outcome.map(record), epoch: Some(epoch(&placed.place)) }
 }
 
-pub(super) fn claim(outcome: ClaimOutcome) -> v1::ClaimResponse {
+pub(super) fn claim(placed: Placed<ClaimOutcome>) -> v1::ClaimResponse {
     use v1::claim_response::Outcome;
-    let outcome = match outcome {
+    let outcome = match placed.outcome {
         ClaimOutcome::Claimed(grant) => Outcome::Claimed(v1::Claimed {
             endpoint: grant.endpoint.as_str().to_owned(),
             fingerprint_version: grant.fingerprint.version,
@@ -92,20 +92,26 @@ pub(super) fn claim(outcome: ClaimOutcome) -> v1::ClaimResponse {
         ClaimOutcome::NotClaimable(state) => Outcome::NotClaimable(v1::NotClaimable { state: key_state(state).into() }),
         ClaimOutcome::Limited(limit) => Outcome::Limited(limited(limit, Duration::ZERO)),
     };
-    v1::ClaimResponse { outcome: Some(outcome) }
+    v1::ClaimResponse { outcome: Some(outcome), epoch: Some(epoch(&placed.place)) }
 }
 
-pub(super) fn resolve(outcome: ResolveOutcome) -> v1::ResolveResponse {
+pub(super) fn resolve(placed: Placed<ResolveOutcome>) -> v1::ResolveResponse {
     use v1::resolve_response::Outcome;
-    let outcome = match outcome {
+    let outcome = match placed.outcome {
         ResolveOutcome::Resolved(state) => Outcome::Resolved(v1::Resolved { state: key_state(state).into() }),
         ResolveOutcome::StaleToken(state) => Outcome::StaleToken(stale_token(state)),
     };
-    v1::ResolveResponse { outcome: Some(outcome) }
+    v1::ResolveResponse { outcome: Some(outcome), epoch: Some(epoch(&placed.place)) }
 }
 
 pub(super) fn epoch(place: &Place) -> v1::Epoch {
-    v1::Epoch { home: place.home.as_str().to_owned(), partition: u32::from(place.partition.0), epoch: place.epoch.0 }
+    v1::Epoch {
+        home: place.home.as_str().to_owned(),
+        partition: u32::from(place.partition.0),
+        epoch: place.epoch.0,
+        position: 0,
+        leader: 0,
+    }
 }
 
 pub(super) fn status(status: Status) -> v1::StatusResponse {
@@ -282,5 +288,7 @@ fn group(group: GroupStatus) -> v1::GroupStatus {
         log_time_unix_ms: group.log_time.unix_ms(),
         clock_held: group.clock_held,
         held_keys: group.held_keys,
+        role: String::new(),
+        leader_node_id: 0,
     }
 }

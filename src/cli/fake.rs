@@ -120,7 +120,7 @@ impl Reservations for Keys {
         let recorded = if self.fault == Fault::Late { v1::Recorded::Late } else { v1::Recorded::Answer };
         let completed = v1::Completed { recorded: recorded.into(), expires_at_unix_ms: 0 };
         let outcome = Some(v1::complete_response::Outcome::Completed(completed));
-        Ok(Response::new(v1::CompleteResponse { outcome }))
+        Ok(Response::new(v1::CompleteResponse { outcome, epoch: None }))
     }
 
     async fn lookup(&self, request: Request<v1::LookupRequest>) -> Answer<v1::LookupResponse> {
@@ -133,7 +133,7 @@ impl Reservations for Keys {
             }),
             _ => None,
         };
-        let epoch = v1::Epoch { home: "local".to_owned(), partition: 0, epoch: 1 };
+        let epoch = v1::Epoch { home: "local".to_owned(), partition: 0, epoch: 1, position: 0, leader: 0 };
         Ok(Response::new(v1::LookupResponse { record, epoch: Some(epoch) }))
     }
 
@@ -146,7 +146,7 @@ impl Reservations for Keys {
             true => v1::resolve_response::Outcome::Resolved(v1::Resolved { state: v1::KeyState::Completed.into() }),
             false => v1::resolve_response::Outcome::StaleToken(v1::StaleToken { state: v1::KeyState::Held.into() }),
         };
-        Ok(Response::new(v1::ResolveResponse { outcome: Some(outcome) }))
+        Ok(Response::new(v1::ResolveResponse { outcome: Some(outcome), epoch: None }))
     }
 
     async fn release(&self, _: Request<v1::ReleaseRequest>) -> Answer<v1::ReleaseResponse> {
@@ -166,6 +166,16 @@ impl Reservations for Keys {
     }
 
     async fn epochs(&self, _: Request<v1::EpochsRequest>) -> Answer<v1::EpochsResponse> {
+        Err(Status::unimplemented("no test asks"))
+    }
+
+    type SessionStream = tonic::codegen::BoxStream<v1::SessionResponse>;
+
+    async fn session(&self, _: Request<tonic::Streaming<v1::SessionRequest>>) -> Answer<Self::SessionStream> {
+        Err(Status::unimplemented("no test asks"))
+    }
+
+    async fn topology(&self, _: Request<v1::TopologyRequest>) -> Answer<v1::TopologyResponse> {
         Err(Status::unimplemented("no test asks"))
     }
 }
@@ -191,5 +201,24 @@ impl Admin for Desk {
 
     async fn accept_clock(&self, _: Request<v1::AcceptClockRequest>) -> Answer<v1::AcceptClockResponse> {
         Ok(Response::new(v1::AcceptClockResponse { log_time_unix_ms: vec![1] }))
+    }
+
+    async fn members(&self, _: Request<v1::MembersRequest>) -> Answer<v1::MembersResponse> {
+        Err(Status::unimplemented("no test asks"))
+    }
+
+    async fn change_members(&self, _: Request<v1::ChangeMembersRequest>) -> Answer<v1::ChangeMembersResponse> {
+        Err(Status::unimplemented("no test asks"))
+    }
+
+    async fn transfer_leadership(
+        &self,
+        _: Request<v1::TransferLeadershipRequest>,
+    ) -> Answer<v1::TransferLeadershipResponse> {
+        Err(Status::unimplemented("no test asks"))
+    }
+
+    async fn snapshot(&self, _: Request<v1::SnapshotRequest>) -> Answer<v1::SnapshotResponse> {
+        Err(Status::unimplemented("no test asks"))
     }
 }

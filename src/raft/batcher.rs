@@ -9,9 +9,9 @@ use openraft::errors::{ClientWriteError, RaftError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::clock;
 use crate::codec::batch::{Batch, Operation};
 use crate::limits;
+use crate::peers::Peers;
 use crate::raft::ProposeError;
 use crate::raft::state_machine::Machine;
 use crate::raft::types::{LoggedBatch, OperationReply, Types};
@@ -37,10 +37,10 @@ pub(super) struct Batcher {
 
 impl Batcher {
     /// A batcher and the task that serves it, which ends when every clone is gone.
-    pub(super) fn new(raft: Raft<Types, Machine>) -> (Self, impl Future<Output = ()> + Send) {
+    pub(super) fn new(raft: Raft<Types, Machine>, peers: Arc<Peers>) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(limits::MAX_QUEUED_OPERATIONS);
         let room = Arc::new(Semaphore::new(limits::MAX_QUEUED_BYTES));
-        (Self { queue, room }, serve(raft, waiting))
+        (Self { queue, room }, serve(raft, peers, waiting))
     }
 
     /// Proposes an operation and waits for what comes of it.
@@ -57,7 +57,7 @@ impl Batcher {
     }
 }
 
-async fn serve(raft: Raft<Types, Machine>, mut waiting: mpsc::Receiver<Waiting>) {
+async fn serve(raft: Raft<Types, Machine>, peers: Arc<Peers>, mut waiting: mpsc::Receiver<Waiting>) {
     let flights = Arc::new(Semaphore::new(limits::MAX_BATCHES_IN_FLIGHT));
     let mut tasks = JoinSet::new();
     let mut carried: Option<Waiting> = None;
@@ -83,23 +83,24 @@ async fn serve(raft: Raft<Types, Machine>, mut waiting: mpsc::Receiver<Waiting>)
             bytes = bytes.saturating_add(next.weight);
             gathered.push(next);
         }
-        let raft = raft.clone();
+        let (raft, peers) = (raft.clone(), Arc::clone(&peers));
         tasks.spawn(async move {
-            write(&raft, gathered).await;
+            write(&raft, &peers, gathered).await;
             drop(flight);
         });
     }
     while tasks.join_next().await.is_some() {}
 }
 
-async fn write(raft: &Raft<Types, Machine>, gathered: Vec<Waiting>) {
+async fn write(raft: &Raft<Types, Machine>, peers: &Peers, gathered: Vec<Waiting>) {
     let mut operations = Vec::with_capacity(gathered.len());
     let mut replies = Vec::with_capacity(gathered.len());
     for Waiting { operation, reply, room, .. } in gathered {
         operations.push(operation);
         replies.push((reply, room));
     }
-    let batch = LoggedBatch::new(Batch { clock_unix_ms: clock::wall_unix_ms(), operations });
+    let voters: Vec<u64> = raft.voter_ids().collect();
+    let batch = LoggedBatch::new(Batch { clock_unix_ms: peers.bounded_clock_unix_ms(&voters), operations });
     let limit = Duration::from_millis(limits::PROPOSE_TIMEOUT_MS);
     let failed = match tokio::time::timeout(limit, raft.client_write(batch)).await {
         Ok(Ok(response)) => {
@@ -123,9 +124,7 @@ async fn write(raft: &Raft<Types, Machine>, gathered: Vec<Waiting>) {
 /// openraft refuses a write before it is in the log, or says that it may have been discarded.
 fn refused(error: &ClientWriteError<Types>) -> ProposeError {
     match error {
-        ClientWriteError::ForwardToLeader(_) => {
-            ProposeError::Definite("this node does not lead the partition".to_owned())
-        }
+        ClientWriteError::ForwardToLeader(forward) => ProposeError::NotLeader { leader: forward.leader_id },
         ClientWriteError::LogEntryDiscarded(_)
         | ClientWriteError::ChangeMembershipError(_)
         | ClientWriteError::PreconditionFailed(_) => ProposeError::Indefinite(error.to_string()),

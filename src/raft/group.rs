@@ -1,31 +1,31 @@
 //! One partition's Raft group in this node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::impls::BasicNode;
 use openraft::{Config, Raft, SnapshotPolicy};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::codec::batch::Operation;
 use crate::codec::pb;
 use crate::ids::{EndpointName, Epoch, PartitionId, RecordKey, RegionName};
 use crate::limits;
+use crate::peers::Peers;
 use crate::raft::batcher::Batcher;
 use crate::raft::log_store::GroupLog;
-use crate::raft::network::NoPeers;
+use crate::raft::members;
+use crate::raft::network::Network;
+use crate::raft::reads::Reads;
 use crate::raft::state_machine::{Hooks, Machine, View, key_facts};
-use crate::raft::types::{NodeId, OperationReply, Types};
+use crate::raft::types::{Address, NodeId, OperationReply, Types};
 use crate::raft::{LogHandle, ProposeError};
 use crate::reservation::{Command, Context, Record, Reply, decide};
 use crate::store::{GroupFamily, StoreError};
 use crate::time::LogTime;
 
-/// How long a group may take to apply its log again and elect its leader at a start.
-const RECOVERY: Duration = Duration::from_secs(300);
 /// Log entries that stay after a purge: none, since a cluster of one has no follower that could be behind.
 const KEPT_ENTRIES: u64 = 0;
 
@@ -34,17 +34,39 @@ const KEPT_ENTRIES: u64 = 0;
 pub struct GroupSettings {
     /// This node.
     pub node_id: NodeId,
-    /// Where its peers reach it.
-    pub address: String,
     /// The cluster's name.
     pub cluster_id: String,
+    /// The voters that the group is made with, this node among them. Empty: it waits until it is taken in.
+    pub founders: BTreeMap<NodeId, Address>,
+}
+
+/// Who leads a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// In which term.
+    pub term: u64,
+    /// The leader, if one is known.
+    pub leader: Option<NodeId>,
+    /// Whether this node is it.
+    pub leads: bool,
+}
+
+/// The members of a group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Who votes. During a change, whoever votes in either set.
+    pub voters: BTreeSet<NodeId>,
+    /// Everybody, voters and learners.
+    pub nodes: BTreeMap<NodeId, Address>,
+    /// Whether a change is under way.
+    pub changing: bool,
 }
 
 /// One partition's group. Cheap to clone.
 #[derive(Clone)]
 pub struct Group {
     partition: PartitionId,
-    raft: Raft<Types, Machine>,
+    pub(super) raft: Raft<Types, Machine>,
     batcher: Batcher,
     family: GroupFamily,
     view: View,
@@ -53,6 +75,9 @@ pub struct Group {
     snapshot_at: Arc<AtomicU64>,
     stopped: Arc<OnceLock<String>>,
     log: GroupLog,
+    reads: Reads,
+    pub(super) leadership: watch::Receiver<Leadership>,
+    pub(super) membership: watch::Receiver<Membership>,
 }
 
 /// Where a group's log stands.
@@ -75,16 +100,18 @@ fn broken(error: impl std::fmt::Display) -> StoreError {
 }
 
 impl Group {
-    /// Starts the group: applies what its log has beyond its state, and leads. `tasks` owns what runs on.
+    /// Starts the group over what it has on the disk. It does not wait for a leader: see [`Group::leadership`]. `tasks` owns
+    /// what runs on.
     ///
     /// # Errors
-    /// When the disk refuses, stored data is damaged, or the group does not come up in time.
+    /// When the disk refuses, or stored data is damaged.
     pub async fn start(
         partition: PartitionId,
         settings: &GroupSettings,
         family: GroupFamily,
         log: LogHandle,
         hooks: Hooks,
+        peers: Arc<Peers>,
         tasks: &mut JoinSet<()>,
     ) -> Result<Self, StoreError> {
         let log = GroupLog::open(partition, log)?;
@@ -99,12 +126,19 @@ impl Group {
             election_timeout_max: 2_000,
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+            enable_pre_vote: Some(true),
             ..Config::default()
         };
         let config = Arc::new(config.validate().map_err(broken)?);
-        let raft = Raft::new(settings.node_id, config, NoPeers, log.clone(), machine).await.map_err(broken)?;
-        let (batcher, serve) = Batcher::new(raft.clone());
+        let network = Network::new(partition, Arc::clone(&peers));
+        let raft = Raft::new(settings.node_id, config, network, log.clone(), machine).await.map_err(broken)?;
+        let (batcher, serve) = Batcher::new(raft.clone(), Arc::clone(&peers));
         tasks.spawn(serve);
+        let (reads, serve) = Reads::new(raft.clone());
+        tasks.spawn(serve);
+        let (tell_leader, leadership) = watch::channel(Leadership::default());
+        let (tell_members, membership) = watch::channel(Membership::default());
+        tasks.spawn(members::follow(raft.clone(), peers, tell_leader, tell_members));
         let group = Self {
             partition,
             raft,
@@ -116,24 +150,43 @@ impl Group {
             snapshot_at: Arc::default(),
             stopped: Arc::default(),
             log,
+            reads,
+            leadership,
+            membership,
         };
-        group.lead(settings).await?;
+        group.found(settings).await?;
         Ok(group)
     }
 
-    /// Makes the cluster of one, or leads it again, and waits until everything in the log is applied.
-    async fn lead(&self, settings: &GroupSettings) -> Result<(), StoreError> {
-        if self.raft.is_initialized().await.map_err(broken)? {
-            if !self.raft.is_leader() {
-                self.raft.trigger().elect(false).await.map_err(broken)?;
-            }
-        } else {
-            let members = BTreeMap::from([(settings.node_id, BasicNode::new(settings.address.clone()))]);
-            self.raft.initialize(members).await.map_err(broken)?;
+    /// Makes the group if it has to be made here. A sole voter leads without waiting for an election's time.
+    async fn found(&self, settings: &GroupSettings) -> Result<(), StoreError> {
+        if !self.raft.is_initialized().await.map_err(broken)? && !settings.founders.is_empty() {
+            self.raft.initialize(settings.founders.clone()).await.map_err(broken)?;
         }
-        self.raft.wait(Some(RECOVERY)).current_leader(settings.node_id, "leads").await.map_err(broken)?;
-        self.raft.write_blank().await.map_err(broken)?;
+        if self.raft.voter_ids().eq([settings.node_id]) && !self.raft.is_leader() {
+            self.raft.trigger().elect(false).await.map_err(broken)?;
+        }
         Ok(())
+    }
+
+    /// Waits until the applied state is as new as this call: every operation that was answered before is in it. Only the
+    /// leader can say so.
+    ///
+    /// # Errors
+    /// When this node does not lead, or no majority answers. Nothing was done.
+    pub async fn confirm_read(&self) -> Result<(), ProposeError> {
+        // Nobody else can lead a group of one, and what it answered it had applied.
+        let alone = {
+            let members = self.membership.borrow();
+            members.voters.len() == 1 && !members.changing && self.leader().leads
+        };
+        if alone { Ok(()) } else { self.reads.confirm().await }
+    }
+
+    /// How far the log is applied here.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.state().applied.as_ref().map_or(0, |id| id.index)
     }
 
     /// Proposes an operation and waits until it is committed and applied.

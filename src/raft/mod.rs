@@ -9,14 +9,16 @@ mod batcher;
 mod group;
 mod log_store;
 mod log_thread;
+mod members;
 mod network;
+mod reads;
 mod state_machine;
 mod types;
 
-pub use group::{Group, GroupSettings};
+pub use group::{Group, GroupSettings, Leadership, Membership};
 pub use log_thread::{LogHandle, LogThread};
 pub use state_machine::{Change, Hook, Hooks};
-pub use types::OperationReply;
+pub use types::{Address, NodeId, OperationReply};
 
 /// Why a proposal has no reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +26,12 @@ pub enum ProposeError {
     /// Too much waits already: nothing was proposed.
     #[error("too many operations wait")]
     Overloaded,
+    /// Nothing was proposed: another node leads the group, or none does.
+    #[error("this node does not lead the partition (leader: {leader:?})")]
+    NotLeader {
+        /// Who leads, if that is known.
+        leader: Option<NodeId>,
+    },
     /// Nothing was proposed, and this is why.
     #[error("{0}")]
     Definite(String),

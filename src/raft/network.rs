@@ -1,20 +1,31 @@
 //! How groups reach their peers. A cluster of one node has none, and says so to whoever asks.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use openraft::RaftNetworkFactory;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::impls::BasicNode;
 use openraft::network::RPCOption;
 use openraft::network::v2::RaftNetworkV2;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::storage::Snapshot;
 
+use crate::ids::PartitionId;
+use crate::peers::Peers;
 use crate::raft::state_machine::Flushed;
-use crate::raft::types::{Leader, NodeId, Types, Vote};
+use crate::raft::types::{Address, Leader, NodeId, Types, Vote};
 
-/// Makes no connections.
-pub(super) struct NoPeers;
+/// Makes one group's connections.
+pub(super) struct Network {
+    partition: PartitionId,
+    peers: Arc<Peers>,
+}
+
+impl Network {
+    pub(super) fn new(partition: PartitionId, peers: Arc<Peers>) -> Self {
+        Self { partition, peers }
+    }
+}
 
 /// A peer that is not there.
 pub(super) struct Nobody(NodeId);
@@ -25,10 +36,10 @@ impl Nobody {
     }
 }
 
-impl RaftNetworkFactory<Types> for NoPeers {
+impl RaftNetworkFactory<Types> for Network {
     type Network = Nobody;
 
-    async fn new_client(&mut self, target: NodeId, _node: &BasicNode) -> Nobody {
+    async fn new_client(&mut self, target: NodeId, _node: &Address) -> Nobody {
         Nobody(target)
     }
 }
@@ -55,7 +66,7 @@ impl RaftNetworkV2<Types> for Nobody {
     async fn full_snapshot(
         &mut self,
         _vote: Vote,
-        _snapshot: Snapshot<Leader, NodeId, BasicNode, Flushed>,
+        _snapshot: Snapshot<Leader, NodeId, Address, Flushed>,
         _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {

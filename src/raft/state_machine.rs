@@ -17,8 +17,8 @@ use crate::ids::{Epoch, RecordKey};
 use crate::limits;
 use crate::raft::log_store::GroupLog;
 use crate::raft::types::{
-    EntryId, Leader, LoggedBatch, NodeId, OperationReply, Replies, StoredMembers, Types, entry_id_from, entry_id_to,
-    stored_members_from, stored_members_to,
+    Address, EntryId, Leader, LoggedBatch, NodeId, OperationReply, Replies, StoredMembers, Types, entry_id_from,
+    entry_id_to, stored_members_from, stored_members_to,
 };
 use crate::reservation::command::KeyFacts;
 use crate::reservation::record::Holding;
@@ -272,7 +272,7 @@ impl Machine {
 }
 
 /// A sweep reads indexes that only show what is written, so it has an entry and a write of its own.
-fn is_sweep(payload: &EntryPayload<LoggedBatch, NodeId, openraft::impls::BasicNode>) -> bool {
+fn is_sweep(payload: &EntryPayload<LoggedBatch, NodeId, Address>) -> bool {
     match payload {
         EntryPayload::Normal(logged) => logged.batch.operations.iter().any(Operation::is_sweep),
         EntryPayload::Blank | EntryPayload::Membership(_) => false,
@@ -301,10 +301,10 @@ pub(super) struct Flushed;
 /// Makes the state up to a position durable, so that the log before it may go.
 pub(super) struct Flusher {
     family: GroupFamily,
-    meta: SnapshotMeta<Leader, NodeId, openraft::impls::BasicNode>,
+    meta: SnapshotMeta<Leader, NodeId, Address>,
 }
 
-type GroupSnapshot = Snapshot<Leader, NodeId, openraft::impls::BasicNode, Flushed>;
+type GroupSnapshot = Snapshot<Leader, NodeId, Address, Flushed>;
 
 impl RaftSnapshotBuilder<Types> for Flusher {
     type SnapshotData = Flushed;
@@ -369,7 +369,7 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn install_snapshot(
         &mut self,
-        _meta: &SnapshotMeta<Leader, NodeId, openraft::impls::BasicNode>,
+        _meta: &SnapshotMeta<Leader, NodeId, Address>,
         _snapshot: Flushed,
     ) -> io::Result<()> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "a cluster of one node has nobody to install a snapshot from"))

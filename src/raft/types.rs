@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use openraft::impls::{BasicNode, leader_id_adv::LeaderId};
+use openraft::impls::leader_id_adv::LeaderId;
 use openraft::vote::RaftLeaderId as _;
 use openraft::{EntryPayload, LogId, Membership, StoredMembership};
 
@@ -18,22 +18,34 @@ openraft::declare_raft_types!(
     pub(crate) Types:
         D = LoggedBatch,
         R = Replies,
+        Node = Address,
 );
 
+/// Where a member of a group is reached, and which data directory it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Address {
+    /// host:port for its peers.
+    pub peer: String,
+    /// host:port of its public API.
+    pub api: String,
+    /// The random name of its data directory: a node that lost its disk has another.
+    pub disk: String,
+}
+
 /// The id of a node.
-pub(crate) type NodeId = u64;
+pub type NodeId = u64;
 /// Who led when an entry was proposed.
 pub(crate) type Leader = LeaderId<u64, NodeId>;
 /// An entry's place in the log.
 pub(crate) type EntryId = LogId<Leader>;
 /// A log entry.
-pub(crate) type LogEntry = openraft::Entry<Leader, EntryPayload<LoggedBatch, NodeId, BasicNode>>;
+pub(crate) type LogEntry = openraft::Entry<Leader, EntryPayload<LoggedBatch, NodeId, Address>>;
 /// A node's vote.
 pub(crate) type Vote = openraft::impls::Vote<Leader>;
 /// Who votes and who listens.
-pub(crate) type Members = Membership<NodeId, BasicNode>;
+pub(crate) type Members = Membership<NodeId, Address>;
 /// Members, and the entry that made them so.
-pub(crate) type StoredMembers = StoredMembership<Leader, NodeId, BasicNode>;
+pub(crate) type StoredMembers = StoredMembership<Leader, NodeId, Address>;
 
 /// A batch as it travels: decoded for applying, encoded once for every disk and every peer.
 #[derive(Clone, Debug)]
@@ -140,7 +152,12 @@ pub(crate) fn members_to(members: &Members) -> pb::Membership {
             .collect(),
         nodes: members
             .nodes()
-            .map(|(node_id, node)| pb::NodeAddress { node_id: *node_id, address: node.addr.clone() })
+            .map(|(node_id, node)| pb::NodeAddress {
+                node_id: *node_id,
+                address: node.peer.clone(),
+                api: node.api.clone(),
+                disk: node.disk.clone(),
+            })
             .collect(),
     }
 }
@@ -148,8 +165,9 @@ pub(crate) fn members_to(members: &Members) -> pb::Membership {
 pub(crate) fn members_from(members: pb::Membership) -> Result<Members, CodecError> {
     let configs: Vec<BTreeSet<NodeId>> =
         members.configs.into_iter().map(|voters| voters.node_ids.into_iter().collect()).collect();
-    let nodes: BTreeMap<NodeId, BasicNode> =
-        members.nodes.into_iter().map(|node| (node.node_id, BasicNode::new(node.address))).collect();
+    let address = |node: pb::NodeAddress| Address { peer: node.address, api: node.api, disk: node.disk };
+    let nodes: BTreeMap<NodeId, Address> =
+        members.nodes.into_iter().map(|node| (node.node_id, address(node))).collect();
     Members::new(configs, nodes).map_err(|_| CodecError::Field { what: WHAT, field: "membership" })
 }
 

@@ -65,6 +65,10 @@ pub struct ReserveCall {
     pub wait: Duration,
     /// When the request reached this node.
     pub received: Monotonic,
+    /// The largest position of the key's partition that the caller has seen: the answer is no older.
+    pub seen: Option<u64>,
+    /// What the caller says it is, such as `acme-pay/2.3.1`: for metrics.
+    pub client_version: String,
 }
 
 /// A grant as the caller gets it.

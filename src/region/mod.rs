@@ -27,6 +27,7 @@ use crate::codec::batch::Operation;
 use crate::codec::token::Claims;
 use crate::ids::{Epoch, FencingToken, Nonce, PartitionCount, PartitionId, RecordKey, RegionName};
 use crate::limits;
+use crate::peers::Peers;
 use crate::policy::Severity;
 use crate::raft::{Group, GroupSettings, LogHandle};
 use crate::region::calls::{
@@ -91,6 +92,7 @@ impl Region {
         settings: RegionSettings,
         store: Arc<Store>,
         log: &LogHandle,
+        peers: Arc<Peers>,
         tasks: &mut JoinSet<()>,
     ) -> Result<Arc<Self>, StoreError> {
         let homes = Homes::new(settings.homes.clone())
@@ -100,8 +102,16 @@ impl Region {
         let mut partitions = Vec::new();
         for id in settings.partitions.all() {
             let following = Following::default();
-            let group =
-                Group::start(id, &settings.group, store.group(id), log.clone(), following.hooks(), tasks).await?;
+            let group = Group::start(
+                id,
+                &settings.group,
+                store.group(id),
+                log.clone(),
+                following.hooks(),
+                Arc::clone(&peers),
+                tasks,
+            )
+            .await?;
             partitions.push(Partition::new(group, following, Arc::clone(&waiting), Arc::clone(&homes)));
         }
         let terms = settings.severity.terms();
@@ -121,6 +131,9 @@ impl Region {
     async fn open(&self) -> Result<(), StoreError> {
         let broken = |error: crate::raft::ProposeError| StoreError::Disk(error.to_string());
         for partition in &self.partitions {
+            let mut leadership = partition.group.leadership();
+            leadership.wait_for(|now| now.leads).await.map_err(|error| StoreError::Disk(error.to_string()))?;
+            partition.group.propose(Operation::Tick).await.map_err(broken)?;
             for home in self.homes.all() {
                 if partition.group.open_epoch(home).is_none() {
                     let open = Operation::Open { home: home.clone(), epoch: Epoch::FIRST, incarnation: 1 };

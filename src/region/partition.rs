@@ -82,6 +82,9 @@ fn failed(error: &StoreError) -> Failure {
 fn unproposed(error: ProposeError) -> Failure {
     match error {
         ProposeError::Overloaded => Failure::Overloaded { retry_after: RETRY },
+        not_leader @ ProposeError::NotLeader { .. } => {
+            Failure::Unavailable { certainty: Certainty::Definite, reason: not_leader.to_string(), retry_after: RETRY }
+        }
         ProposeError::Definite(reason) => {
             Failure::Unavailable { certainty: Certainty::Definite, reason, retry_after: RETRY }
         }

@@ -240,7 +240,7 @@ fn log_id(index: u64) -> pb::LogId {
 fn membership() -> pb::Membership {
     pb::Membership {
         configs: vec![pb::VoterSet { node_ids: vec![1, 2, 3] }, pb::VoterSet { node_ids: vec![1, 2] }],
-        nodes: vec![pb::NodeAddress { node_id: 1, address: "127.0.0.1:7400".to_owned() }],
+        nodes: vec![pb::NodeAddress { node_id: 1, address: "127.0.0.1:7400".to_owned(), ..Default::default() }],
     }
 }
 
@@ -280,5 +280,6 @@ pub(crate) fn identity() -> pb::Identity {
         region: "eu-1".to_owned(),
         homes: vec!["eu-1".to_owned(), "us-2".to_owned()],
         made: true,
+        disk: String::new(),
     }
 }

@@ -9,6 +9,7 @@ pub(crate) const LAYERS: &[&[&str]] = &[
     &["router"],
     &["region", "global"],
     &["raft"],
+    &["peers"],
     &["store"],
     &["codec"],
     &["policy", "home"],
@@ -17,7 +18,7 @@ pub(crate) const LAYERS: &[&[&str]] = &[
 ];
 
 /// Beside the layers: they use the last layer and each other only, and every module but the pure ones may use them.
-pub(crate) const LEAVES: &[&str] = &["clock", "telemetry"];
+pub(crate) const LEAVES: &[&str] = &["clock", "telemetry", "wire"];
 
 /// Functions over values.
 pub(crate) const PURE: &[&str] = &["reservation", "policy", "home", "codec", "ids", "time", "limits"];
@@ -52,7 +53,7 @@ pub(crate) const FOREIGN: &[(&str, &[&str])] = &[
     ("axum", &["api", "gateway", "console"]),
     ("hyper", &["api", "gateway"]),
     ("hyper_util", &["api", "gateway"]),
-    ("tonic", &["api", "cli"]),
+    ("tonic", &["api", "cli", "raft", "router", "peers", "wire"]),
     ("tonic::transport::Server", &["api"]),
     ("tonic::service::Routes", &["api"]),
     ("tonic_health", &["api", "cli"]),
@@ -62,7 +63,7 @@ pub(crate) const FOREIGN: &[(&str, &[&str])] = &[
     ("clap", &["cli", "main"]),
     ("anyhow", &["cli", "main"]),
     ("rustix::time::clock_gettime", &["clock"]),
-    ("holdfast_client::proto", &["api", "cli"]),
+    ("holdfast_client::proto", &["api", "cli", "router"]),
 ];
 
 /// What is not said, and what is said in its place. Only whole phrases: a mutex may be locked, RocksDB has a block cache.

@@ -45,6 +45,8 @@ pub(super) struct ReserveRequest {
     /// How long to wait while another attempt is in flight. Absent: 0.
     #[schema(maximum = 60_000)]
     wait_ms: Option<u32>,
+    /// The largest `position` that the caller has seen of the key's partition: the answer is no older.
+    seen: Option<u64>,
 }
 
 /// A request for the store to digest.
@@ -241,6 +243,7 @@ impl ReserveRequest {
             client_version: self.client_version.unwrap_or_default(),
             lease_ms: self.lease_ms,
             wait_ms: self.wait_ms,
+            seen: self.seen,
         })
     }
 }

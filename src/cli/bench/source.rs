@@ -80,6 +80,7 @@ impl Source {
             client_version: String::new(),
             lease_ms: None,
             wait_ms: None,
+            seen: None,
         }
     }
 
