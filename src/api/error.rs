@@ -9,6 +9,7 @@ mod tests;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
+use holdfast_client::proto::v1;
 use http::{HeaderValue, StatusCode, header};
 use tonic::{Code as Grpc, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -289,6 +290,23 @@ impl ApiError {
             details.set_retry_info(Some(after));
         }
         Status::with_error_details(facts.grpc, detail, details)
+    }
+
+    /// The failure as a session has it.
+    #[must_use]
+    pub fn to_failure(&self) -> v1::Failure {
+        let facts = self.code().facts();
+        let detail = self.detail();
+        tracing::debug!(code = facts.code, detail, "call refused");
+        let after = self.retry_after().unwrap_or_default();
+        v1::Failure {
+            code: facts.code.to_owned(),
+            message: detail,
+            definite: facts.definite,
+            retry_after_ms: u32::try_from(after.as_millis()).unwrap_or(u32::MAX),
+            grpc_code: u32::try_from(i32::from(facts.grpc)).unwrap_or_default(),
+            leader: 0,
+        }
     }
 
     /// The failure as HTTP has it (RFC 9457).

@@ -16,8 +16,8 @@ type Answer<T> = Result<Response<T>, Status>;
 /// Both services of this package.
 #[derive(Clone)]
 pub(super) struct Services {
-    router: Router,
-    max_envelope_body_bytes: usize,
+    pub(super) router: Router,
+    pub(super) max_envelope_body_bytes: usize,
 }
 
 impl Services {
@@ -94,7 +94,8 @@ impl Reservations for Services {
     type SessionStream = tonic::codegen::BoxStream<v1::SessionResponse>;
 
     async fn session(&self, _calls: Request<tonic::Streaming<v1::SessionRequest>>) -> Answer<Self::SessionStream> {
-        Err(Status::unimplemented("sessions"))
+        // `dispatch` takes sessions before the library does, since it cannot read one call without the others.
+        Err(Status::unimplemented("sessions are not served here"))
     }
 
     async fn topology(&self, _request: Request<v1::TopologyRequest>) -> Answer<v1::TopologyResponse> {

@@ -1,11 +1,13 @@
 //! The only servers of the public API: gRPC and HTTP/JSON on one port, HTTP/1.1 and HTTP/2 with prior knowledge.
 //!
-//! A request comes in through [`serve`], which owns the connections; `dispatch` sends it to `grpc` or `http`; `convert`
-//! makes a call of its message; the router answers; `reply` or the answers of `http` say so; [`error`] says what failed.
+//! A request comes in through [`serve`], which owns the connections; `dispatch` sends it to `grpc`, `session` or `http`;
+//! `convert` makes a call of its message; the router answers; `reply` or the answers of `http` say so; [`error`] says what
+//! failed.
 //!
 //! Deliberately absent: TLS and who may call (the node refuses to listen beyond loopback until there is both), compression
 //! (a small message can be a large one in disguise), and every decision.
 
+mod answer;
 mod body;
 mod connection;
 mod convert;
@@ -14,6 +16,7 @@ pub mod error;
 mod grpc;
 mod http;
 mod reply;
+mod session;
 mod socket;
 
 use std::time::Duration;
@@ -26,6 +29,7 @@ use tonic_health::server::{HealthReporter, health_reporter};
 
 use self::dispatch::{Dispatch, is_grpc};
 use self::grpc::Services;
+use self::session::Sessions;
 use crate::limits;
 use crate::router::Router;
 
@@ -71,14 +75,15 @@ pub async fn serve(listener: TcpListener, router: Router, settings: ApiSettings,
         }
         Err(error) => tracing::warn!(%error, "serving without reflection: the descriptors do not decode"),
     }
-    let dispatch = Dispatch::new(services.reservations(), routes);
+    let sessions = Sessions::new(services.clone(), shutdown.clone());
+    let dispatch = Dispatch::new(services.reservations(), sessions.clone(), routes);
 
     let mut watcher = JoinSet::new();
     watcher.spawn(report_health(reporter.clone(), router));
     let mut connections = connection::accept(listener, dispatch, settings.max_connections, &mut shutdown).await;
     watcher.shutdown().await;
     end_health(reporter).await;
-    connection::drain(&mut connections, settings.drain).await;
+    tokio::join!(connection::drain(&mut connections, settings.drain), sessions.drain(settings.drain));
 }
 
 /// The reflection service (v1) for this package and the health service.
