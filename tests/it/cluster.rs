@@ -159,8 +159,9 @@ impl Cluster {
 
     /// As [`Cluster::add`], over a region file of its own.
     pub(crate) fn add_over(&mut self, node: u64, region_file: &Path) -> anyhow::Result<()> {
+        let members: Vec<String> = self.members.values().map(|member| member.spot.peer.to_string()).collect();
         let spot = self.network.spot(node)?;
-        let start = self.start_of(node, spot, region_file)?.bare("--join");
+        let start = self.start_of(node, spot, region_file)?.flag("--join", members.join(","));
         self.members.insert(node, Member { spot, start, process: None, paused: false });
         Ok(())
     }

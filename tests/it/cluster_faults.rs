@@ -3,9 +3,11 @@
 //!
 //! `SEED` repeats a run as far as the machine does; `CLUSTER_ROUNDS` makes it longer.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -115,6 +117,50 @@ async fn nodes_are_cut_off_from_each_other() -> anyhow::Result<()> {
     }
     let faults = [Fault::IsolateLeader, Fault::DeafLeader, Fault::MuteLeader, Fault::Bridge, Fault::OneWay];
     survives(&faults, 10, OnLapse::Regrant, 43).await
+}
+
+/// The planted bug: a majority whose disks forget what it has acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disks_that_forget_are_found_out() -> anyhow::Result<()> {
+    let seed = harness::seed(45)?;
+    cluster::with(Founding::default(), async |cluster| {
+        let mut work = AtWork::on(cluster, OnLapse::Regrant, seed);
+        let mut nemesis = Nemesis::new(seed);
+        nemesis.quiet().await;
+        for node in cluster.nodes() {
+            cluster.kill(node)?;
+        }
+        for node in [2, 3] {
+            copy(&cluster.data_dir(node), &cluster.data_dir(node).with_extension("before"))?;
+        }
+        for node in cluster.nodes() {
+            cluster.start(node)?;
+        }
+        cluster.until_serving(cluster::SERVING_DEADLINE).await?;
+        nemesis.quiet().await;
+        for node in cluster.nodes() {
+            cluster.kill(node)?;
+        }
+        cluster.forget(1)?;
+        for node in cluster.nodes() {
+            std::fs::remove_dir_all(cluster.data_dir(node))?;
+            copy(&cluster.data_dir(node).with_extension("before"), &cluster.data_dir(node))?;
+            cluster.start(node)?;
+        }
+        cluster.until_serving(cluster::SERVING_DEADLINE).await?;
+        work.rest().await?;
+        match work.judged(cluster, seed).await {
+            Err(error) if format!("{error:#}").contains("broken promises") => Ok(()),
+            other => bail!("what was forgotten was not missed: {other:?}"),
+        }
+    })
+    .await
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let done = Command::new("cp").arg("-a").arg(from).arg(to).status()?;
+    ensure!(done.success(), "cannot copy {}", from.display());
+    Ok(())
 }
 
 const EVERYTHING: &[Fault] = &[

@@ -146,7 +146,7 @@ impl Bridge {
     }
 
     fn join(&mut self, node: u64) -> anyhow::Result<()> {
-        ensure!(node >= 1 && node <= MOST_NODES, "node {node} is none of 1 to {MOST_NODES}");
+        ensure!((1..=MOST_NODES).contains(&node), "node {node} is none of 1 to {MOST_NODES}");
         ensure!(!self.nodes.contains(&node), "node {node} has a place already");
         let (bridge, port, space) = (bridge(self.slot), port(self.slot, node), namespace(self.slot, node));
         self.nodes.push(node);
