@@ -428,7 +428,9 @@ fn failure_code(failure: &Failure) -> Code {
         Failure::Invalid(Invalid::UnknownHome { .. } | Invalid::KeyTimeAhead { .. }) => Code::KeyInvalid,
         Failure::Overloaded { .. } => Code::Overloaded,
         Failure::DiskLow { .. } => Code::DiskLow,
-        Failure::NotLeader { .. } | Failure::Unavailable { certainty: Certainty::Definite, .. } => Code::StoreUnavailable,
+        Failure::NotLeader { .. } | Failure::Unavailable { certainty: Certainty::Definite, .. } => {
+            Code::StoreUnavailable
+        }
         Failure::Unavailable { certainty: Certainty::Indefinite, .. } => Code::OutcomeIndefinite,
         Failure::Elsewhere { code, certainty: Certainty::Definite, .. } => {
             let known = Code::parse(code).filter(|code| code.facts().definite);

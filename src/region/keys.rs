@@ -249,11 +249,8 @@ impl Region {
         let served = self.served(&call.key, until).await?;
         let Served { partition, basis } = &served;
         self.admit(partition)?;
-        let kind = Kind::Claim {
-            nonce: call.nonce.clone(),
-            lease_ms: call.lease_ms,
-            worker: call.worker.as_str().into(),
-        };
+        let kind =
+            Kind::Claim { nonce: call.nonce.clone(), lease_ms: call.lease_ms, worker: call.worker.as_str().into() };
         let reply = partition.command(&call.key, &basis.home, served.command(kind), Bytes::new()).await?;
         let outcome = if let Reply::Claimed(grant) = reply {
             let left = partition.confirm(&call.key, basis, &grant, call.received).await?;

@@ -387,7 +387,8 @@ impl Partition {
         }
         let leader = self.group.leader();
         if !leader.leads || leader.term != basis.term || self.gate.served() != Some(basis.term) {
-            let reason = "the partition's leader changed before the grant could be answered: ask again with the same key";
+            let reason =
+                "the partition's leader changed before the grant could be answered: ask again with the same key";
             return Err(indefinite(reason.to_owned()));
         }
         let late = match self.following.leases.confirm(basis.term, key, grant.token, received, clock::monotonic()) {

@@ -175,6 +175,7 @@ impl Cluster {
             facts: Some(self.peers.facts().clone()),
             made: self.made(),
             members: self.nodes(),
+            stopping: self.stopping(),
             leads: self.region().map_or_else(Vec::new, |region| region.groups().filter_map(lead).collect()),
         }
     }

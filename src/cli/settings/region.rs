@@ -166,6 +166,13 @@ api = \"two.example:7400\"
     }
 
     #[test]
+    fn the_example_region_is_one() -> anyhow::Result<()> {
+        let plan = parse(Path::new("region.toml"), include_str!("../../../deploy/region/region.toml"))?;
+        assert_eq!(plan.founders.len(), 3);
+        Ok(())
+    }
+
+    #[test]
     fn what_is_wrong_in_a_region_file_is_named_with_its_line() {
         let cases = [
             ("payments-eu", "Payments", "r.toml:1: cluster_id = \"Payments\": a cluster's name"),
