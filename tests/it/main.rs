@@ -35,6 +35,7 @@ mod overload;
 mod payload;
 mod power;
 mod random;
+mod session;
 mod soak;
 mod strace;
 mod talk;
