@@ -1,63 +1,131 @@
-//! One call of a session, from its message to its answer: what gRPC does for a call of its own, without the stream.
-//!
-//! Whatever goes wrong is an answer here too: a [`v1::Failure`] with the code that the call would have got.
+//! One call of many on a stream: parsed, served, and answered in a message with its number. Both streams that carry such
+//! calls use it: a client's session, and what another node passes on.
+
+use std::time::Duration;
 
 use holdfast_client::proto::v1;
 use holdfast_client::proto::v1::session_answer::Answer;
-use holdfast_client::proto::v1::session_call::Call;
+use holdfast_client::proto::v1::session_call::Call as Message;
 
-use super::error::ApiError;
+use super::convert;
+use super::error::{ApiError, Code};
 use super::grpc::Services;
-use super::{convert, reply};
+use super::reply;
 use crate::clock::Monotonic;
+use crate::ids::Fingerprint;
+use crate::limits;
+use crate::region::Region;
+use crate::region::calls::{Failed, Failure, Placed};
+use crate::router::call::Call;
+use crate::router::{self, Router};
+use crate::wire::v1::{ForwardAnswer, ForwardCall, NotLeader};
 
-/// Answers one call. `received` is when it reached this node.
+/// Who serves a call.
+#[derive(Clone, Copy)]
+enum Server<'a> {
+    /// Whoever leads.
+    Any(&'a Router),
+    /// This node or nobody.
+    Here(&'a Region),
+}
+
+impl Server<'_> {
+    async fn call<C: Call>(self, call: &C, until: Monotonic) -> Result<Placed<C::Outcome>, ApiError> {
+        let served = match self {
+            Self::Any(router) => router.call(call, until).await,
+            Self::Here(region) => router::here(region, call, until).await,
+        };
+        served.map_err(ApiError::from)
+    }
+}
+
+/// What a message says beside its call.
+struct Frame {
+    received: Monotonic,
+    timeout: Option<Duration>,
+    most_body_bytes: usize,
+    /// Whose fingerprint it is, where another node took it: version and selection.
+    fingerprint: Option<(u32, u32)>,
+}
+
+/// Answers a call of a session.
 pub(super) async fn answer(services: &Services, call: v1::SessionCall, received: Monotonic) -> v1::SessionAnswer {
-    let v1::SessionCall { id, timeout_ms: _, call } = call;
-    let answered = match call {
-        Some(call) => outcome(services, call, received).await,
-        None => Err(ApiError::Body("the call is missing, or of a kind that this version does not know".to_owned())),
-    };
-    let answer = answered.unwrap_or_else(|error| Answer::Failure(error.to_failure()));
+    let v1::SessionCall { id, timeout_ms, call } = call;
+    let most_body_bytes = services.max_envelope_body_bytes;
+    let frame = Frame { received, timeout: timeout(timeout_ms), most_body_bytes, fingerprint: None };
+    let answer = serve(Server::Any(&services.router), call, frame).await;
+    let answer = answer.unwrap_or_else(|error| Answer::Failure(error.to_failure()));
     v1::SessionAnswer { id, answer: Some(answer) }
 }
 
-async fn outcome(services: &Services, call: Call, received: Monotonic) -> Result<Answer, ApiError> {
-    let Services { router, max_envelope_body_bytes } = services;
-    Ok(match call {
-        Call::Reserve(request) => {
-            let call = convert::reserve(request, received).await?;
-            Answer::Reserve(reply::reserve(router.reserve(call).await?))
+/// Answers a call that another node has passed on: by this node's part of the region alone.
+pub(super) async fn answer_forwarded(region: &Region, call: ForwardCall, received: Monotonic) -> ForwardAnswer {
+    let ForwardCall { call, fingerprint_version, fingerprint_selection } = call;
+    let v1::SessionCall { id, timeout_ms, call } = call.unwrap_or_default();
+    let frame = Frame {
+        received,
+        timeout: timeout(timeout_ms),
+        // The node that took it has held it to its own bound.
+        most_body_bytes: limits::MAX_ENVELOPE_BODY_BYTES,
+        fingerprint: Some((fingerprint_version, fingerprint_selection)),
+    };
+    let (answer, not_leader) = match serve(Server::Here(region), call, frame).await {
+        Ok(answer) => (Some(answer), None),
+        Err(ApiError::Failure(Failed { failure: Failure::NotLeader { leader }, .. })) => {
+            (None, Some(NotLeader { leader_node_id: leader.unwrap_or_default() }))
         }
-        Call::Complete(request) => {
-            let call = convert::complete(request, *max_envelope_body_bytes)?;
-            let placed = router.complete(call.key, &call.token, call.envelope, call.retention_ms).await?;
-            Answer::Complete(reply::complete(&placed))
+        Err(error) => (Some(Answer::Failure(error.to_failure())), None),
+    };
+    ForwardAnswer { answer: Some(v1::SessionAnswer { id, answer }), not_leader }
+}
+
+fn timeout(timeout_ms: u32) -> Option<Duration> {
+    (timeout_ms > 0).then(|| Duration::from_millis(u64::from(timeout_ms)))
+}
+
+async fn serve(server: Server<'_>, message: Option<Message>, frame: Frame) -> Result<Answer, ApiError> {
+    let Frame { received, timeout, most_body_bytes, fingerprint } = frame;
+    let until = router::until(received, timeout, Duration::ZERO);
+    Ok(match message {
+        None => {
+            let detail = "the message has no call that this node knows: do both sides have the same version?";
+            return Err(ApiError::Input { code: Code::InputInvalid, field: "call", detail: detail.to_owned() });
         }
-        Call::Release(request) => {
-            let grant = convert::release(request)?;
-            Answer::Release(reply::release(router.release(grant.key, &grant.token).await?))
+        Some(Message::Reserve(request)) => {
+            let mut call = convert::reserve(request, received).await?;
+            if let Some((version, selection)) = fingerprint {
+                call.fingerprint = Fingerprint { version, selection, ..call.fingerprint };
+            }
+            let until = router::until(received, timeout, call.wait);
+            Answer::Reserve(reply::reserve(server.call(&call, until).await?))
         }
-        Call::Extend(request) => {
-            let (grant, lease_ms) = convert::extend(request)?;
-            let placed = router.extend(grant.key, &grant.token, lease_ms).await?;
-            Answer::Extend(reply::extend(placed, lease_ms))
+        Some(Message::Complete(request)) => {
+            let call = convert::complete(request, most_body_bytes)?;
+            Answer::Complete(reply::complete(&server.call(&call, until).await?))
         }
-        Call::Checkpoint(request) => {
-            let (grant, checkpoint) = convert::checkpoint(request)?;
-            let placed = router.checkpoint(grant.key, &grant.token, checkpoint).await?;
-            Answer::Checkpoint(reply::checkpointed(placed))
+        Some(Message::Release(request)) => {
+            let call = convert::release(request)?;
+            Answer::Release(reply::release(server.call(&call, until).await?))
         }
-        Call::Lookup(request) => Answer::Lookup(reply::lookup(router.lookup(&convert::lookup(&request)?)?)),
-        Call::Claim(request) => {
-            let call = convert::claim(request)?;
-            let placed = router.claim(call.key, &call.worker, call.nonce, call.lease_ms, received).await?;
-            Answer::Claim(reply::claim(placed))
+        Some(Message::Extend(request)) => {
+            let call = convert::extend(request)?;
+            Answer::Extend(reply::extend(server.call(&call, until).await?, call.lease_ms))
         }
-        Call::Resolve(request) => {
-            let call = convert::resolve(request, *max_envelope_body_bytes)?;
-            let placed = router.resolve(call.key, call.fencing, call.verdict, &call.actor, &call.reason).await?;
-            Answer::Resolve(reply::resolve(placed))
+        Some(Message::Checkpoint(request)) => {
+            let call = convert::checkpoint(request)?;
+            Answer::Checkpoint(reply::checkpointed(server.call(&call, until).await?))
+        }
+        Some(Message::Lookup(request)) => {
+            let call = convert::lookup(&request)?;
+            Answer::Lookup(reply::lookup(server.call(&call, until).await?))
+        }
+        Some(Message::Claim(request)) => {
+            let call = convert::claim(request, received)?;
+            Answer::Claim(reply::claim(server.call(&call, until).await?))
+        }
+        Some(Message::Resolve(request)) => {
+            let call = convert::resolve(request, most_body_bytes)?;
+            Answer::Resolve(reply::resolve(server.call(&call, until).await?))
         }
     })
 }

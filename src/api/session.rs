@@ -73,14 +73,14 @@ impl Sessions {
 
     fn start(&self, incoming: Streaming<Calls>, messages: Messages) -> Result<Answers, ApiError> {
         if *self.closing.borrow() {
-            return Err(ApiError::Failure(Failure::Unavailable {
+            return Err(ApiError::from(Failure::Unavailable {
                 certainty: Certainty::Definite,
                 reason: "the node shuts down: open the session at another one".to_owned(),
                 retry_after: RETRY,
             }));
         }
         let place = Arc::clone(&self.places).try_acquire_owned();
-        let place = place.map_err(|_| ApiError::Failure(Failure::Overloaded { retry_after: RETRY }))?;
+        let place = place.map_err(|_| ApiError::from(Failure::Overloaded { retry_after: RETRY }))?;
         let (outbox, answers) = Outbox::new();
         answers.greet();
         let running = Session::new(self.services.clone(), incoming, messages, outbox).run(self.closing.clone());

@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Strace,
     /// The right to mount a tmpfs.
     Mount,
+    /// faketime, which gives a process another wall clock.
+    Faketime,
 }
 
 /// Whether the machine gives what a test needs. In CI it must; elsewhere the test says what is missing and passes.
@@ -39,6 +41,11 @@ pub(crate) fn available(needs: &[Need]) -> anyhow::Result<bool> {
                         why.trim()
                     )
                 }),
+            Need::Faketime => {
+                let runs =
+                    Command::new("faketime").args(["-f", "+1d", "true"]).output().is_ok_and(|run| run.status.success());
+                (!runs).then(|| "faketime does not run: install it with `make setup`".to_owned())
+            }
             Need::Mount => {
                 (!rustix::process::geteuid().is_root()).then(|| "a tmpfs cannot be mounted: this needs root".to_owned())
             }

@@ -284,5 +284,5 @@ fn closing() -> ApiError {
 }
 
 fn indefinite(reason: String) -> ApiError {
-    ApiError::Failure(Failure::Unavailable { certainty: Certainty::Indefinite, reason, retry_after: RETRY })
+    ApiError::from(Failure::Unavailable { certainty: Certainty::Indefinite, reason, retry_after: RETRY })
 }
