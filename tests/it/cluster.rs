@@ -425,6 +425,19 @@ impl Cluster {
         Ok(text)
     }
 
+    /// What each node answers to a GET.
+    pub(crate) async fn what_nodes_know(&self, path: &str) -> anyhow::Result<String> {
+        let mut text = String::new();
+        for node in self.awake() {
+            let answer = match http::get(self.spot(node)?.api, path).await {
+                Ok(answer) => String::from_utf8_lossy(&answer.body).into_owned(),
+                Err(error) => format!("{error:#}"),
+            };
+            writeln!(text, "--- node {node} knows of {path}: {answer}")?;
+        }
+        Ok(text)
+    }
+
     /// Prints what was done to the nodes and the end of each one's output.
     fn tell(&self) {
         let mut text = String::from("--- what was done to the nodes\n");

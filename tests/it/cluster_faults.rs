@@ -12,13 +12,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cluster::{self, Cluster, Founding};
-use crate::crash::{ask_for_every_key, judge_promises};
+use crate::calls::TENANT;
+use crate::crash::{Broken, ask_for_every_key, judge_promises};
 use crate::harness;
 use crate::history::OnLapse;
 use crate::nemesis::{Fault, Nemesis};
 use crate::netns;
 use crate::soak;
-use crate::workload::Crowd;
+use crate::workload::{self, Crowd};
 
 const WORKERS: u64 = 24;
 /// What a workload on a region has to have met for its verdict to count.
@@ -67,11 +68,20 @@ impl AtWork {
         self.rest().await?;
         cluster.until_caught_up().await?;
         ask_for_every_key(&self.crowd).await?;
+        self.crowd.tell(cluster.events());
+        let kinds = match judge_promises(&self.crowd, seed) {
+            Ok(kinds) => kinds,
+            Err(error) => {
+                if let Some(broken) = error.downcast_ref::<Broken>() {
+                    let key = workload::name(broken.key);
+                    harness::report(&cluster.what_nodes_know(&format!("/v1/keys/{TENANT}/{key}")).await?);
+                }
+                return Err(error);
+            }
+        };
         for node in cluster.nodes() {
             cluster.terminate(node).await?;
         }
-        self.crowd.tell(cluster.events());
-        let kinds = judge_promises(&self.crowd, seed)?;
         for kind in EXPECTED {
             ensure!(kinds.get(kind).is_some_and(|count| *count > 0), "the workload never saw {kind:?}: {kinds:?}");
         }

@@ -115,7 +115,26 @@ fn judge(crowd: &Crowd, seed: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The verdict that promises were broken.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    /// The key of the first.
+    pub(crate) key: KeyId,
+    text: String,
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Broken {}
+
 /// The verdict over everything that happened. Returns how often each answer occurred.
+///
+/// # Errors
+/// [`Broken`], among others.
 pub(crate) fn judge_promises(crowd: &Crowd, seed: u64) -> anyhow::Result<BTreeMap<&'static str, usize>> {
     let history = crowd.take_history();
     let kinds = kinds(&history);
@@ -125,8 +144,8 @@ pub(crate) fn judge_promises(crowd: &Crowd, seed: u64) -> anyhow::Result<BTreeMa
     ensure!(surprises.is_empty(), "answers that no call deserved: {surprises:#?}");
     let violations = checker::check(&history, crowd.on_lapse());
     if let Some(first) = violations.first() {
-        let count = violations.len();
-        bail!("SEED={seed}: {count} broken promises, the first:\n{first}\n{summary}");
+        let text = format!("SEED={seed}: {} broken promises, the first:\n{first}\n{summary}", violations.len());
+        return Err(Broken { key: first.key, text }.into());
     }
     Ok(kinds)
 }

@@ -45,6 +45,7 @@ mod overload;
 mod payload;
 mod power;
 mod random;
+mod session;
 mod soak;
 mod strace;
 mod talk;

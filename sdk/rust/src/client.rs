@@ -264,11 +264,16 @@ impl Client {
         IdempotencyKey::parse(&key.with_mint_epoch(epoch).to_string())
     }
 
-    /// Waits until everything that goes on in the background has ended: releases of dropped grants. Grants that are
-    /// dropped later are not waited for.
+    /// Waits until nothing goes on in the background: no release of a dropped grant, no question of a caller that went
+    /// away. For the end of a program, and of a test.
     pub async fn settle(&self) {
-        let mut behind = std::mem::take(&mut *self.0.behind());
-        while behind.join_next().await.is_some() {}
+        loop {
+            let mut behind = std::mem::take(&mut *self.0.behind());
+            if behind.is_empty() {
+                return;
+            }
+            while behind.join_next().await.is_some() {}
+        }
     }
 
     fn partition(&self, tenant: &str, key: &str) -> Option<u16> {
