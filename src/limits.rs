@@ -101,6 +101,12 @@ pub const PROPOSE_TIMEOUT_MS: u64 = 10_000;
 /// nothing, so giving up is definite.
 pub const READ_TIMEOUT_MS: u64 = 5_000;
 
+/// Label sets of one metric whose labels clients choose. Each has up to a dozen series, and a scrape of more than about ten
+/// thousand is slow for both sides. Beyond it, they are counted as `(other)`.
+pub const MAX_LABEL_SETS: usize = 1_000;
+/// Label sets of one tenant in such a metric: a client that makes up versions must not take the room of the others.
+pub const MAX_LABEL_SETS_PER_TENANT: usize = 100;
+
 /// Connections to a node.
 pub const MAX_CONNECTIONS: usize = 4_096;
 /// Concurrent streams of one HTTP/2 connection.

@@ -15,6 +15,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::limits;
 use crate::region::calls::{Certainty, Failure, Invalid};
+use crate::telemetry::metrics::{Counter, Page, table};
 
 /// What `ErrorInfo.domain` says.
 pub const DOMAIN: &str = "holdfast";
@@ -273,12 +274,38 @@ impl ApiError {
         detail
     }
 
+    /// Counts and logs the failure, once, as it is told to a client. The text that is sent is not logged: it repeats what
+    /// the client sent, which may be a secret.
+    pub(super) fn told(&self) {
+        let code = self.code();
+        let counted = Code::ALL.iter().zip(&FAILURES).find(|(known, _)| **known == code);
+        if let Some((_, counter)) = counted {
+            counter.one();
+        }
+        let (field, definite) = (self.field(), code.facts().definite);
+        let reason = match self {
+            Self::Failure(Failure::Unavailable { reason, .. }) => Some(reason.as_str()),
+            Self::Failure(Failure::Invalid(_) | Failure::Overloaded { .. } | Failure::DiskLow { .. })
+            | Self::Input { .. }
+            | Self::Body(_)
+            | Self::BodyTooLarge { .. }
+            | Self::BodyTimeout
+            | Self::Reading
+            | Self::ContentType { .. }
+            | Self::Encoding { .. }
+            | Self::PathUnknown { .. }
+            | Self::MethodNotAllowed { .. }
+            | Self::KeyUnknown => None,
+        };
+        tracing::debug!(code = code.facts().code, definite, field, reason, "call refused");
+    }
+
     /// The failure as gRPC has it: `ErrorInfo`, and `BadRequest` or `RetryInfo` where they apply.
     #[must_use]
     pub fn to_status(&self) -> Status {
+        self.told();
         let facts = self.code().facts();
         let detail = self.detail();
-        tracing::debug!(code = facts.code, detail, "call refused");
         let definite = if facts.definite { "true" } else { "false" };
         let metadata = [("definite".to_owned(), definite.to_owned())];
         let mut details = ErrorDetails::with_error_info(facts.code, DOMAIN, metadata);
@@ -317,7 +344,10 @@ impl From<ApiError> for Status {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let problem = self.to_problem();
-        tracing::debug!(code = problem.code, detail = problem.detail, "call refused");
+        // Those two were told when the body ended: see `BodyError`.
+        if !matches!(self, Self::BodyTimeout | Self::Reading) {
+            self.told();
+        }
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (self.code().facts().http, body).into_response();
         let headers = response.headers_mut();
@@ -327,6 +357,19 @@ impl IntoResponse for ApiError {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+/// How many failures of each code were told, in the order of [`Code::ALL`].
+static FAILURES: [Counter; Code::ALL.len()] = [const { Counter::new() }; Code::ALL.len()];
+
+/// Writes how many failures there were.
+pub(super) fn write_metrics(page: &mut Page) {
+    let mut samples = page.metric(&table::FAILURES);
+    for (code, counter) in Code::ALL.iter().zip(&FAILURES) {
+        let facts = code.facts();
+        let definite = if facts.definite { "yes" } else { "no" };
+        samples.value(&[&facts.code, &definite], counter.get());
     }
 }
 

@@ -6,8 +6,8 @@ use holdfast_client::proto::v1::reservations_server::{Reservations, Reservations
 use tonic::{Request, Response, Status};
 
 use super::error::ApiError;
+use super::measured::Measured;
 use super::{convert, reply};
-use crate::router::Router;
 use crate::time::LogTime;
 use crate::{clock, limits};
 
@@ -16,12 +16,12 @@ type Answer<T> = Result<Response<T>, Status>;
 /// Both services of this package.
 #[derive(Clone)]
 pub(super) struct Services {
-    router: Router,
+    router: Measured,
     max_envelope_body_bytes: usize,
 }
 
 impl Services {
-    pub(super) const fn new(router: Router, max_envelope_body_bytes: usize) -> Self {
+    pub(super) const fn new(router: Measured, max_envelope_body_bytes: usize) -> Self {
         Self { router, max_envelope_body_bytes }
     }
 

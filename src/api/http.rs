@@ -27,7 +27,8 @@ use self::answers::{
     KeyAnswer, ReleaseAnswer, ReserveAnswer, ResolveAnswer, StatusAnswer,
 };
 use super::error::{ApiError, Code, Problem};
-use super::{convert, is_grpc};
+use super::measured::Measured;
+use super::{convert, is_grpc, scrape};
 use crate::clock;
 use crate::region::calls::Place;
 use crate::region::status::{GroupState, Status as NodeStatus};
@@ -42,7 +43,7 @@ const ERRORS: &str = include_str!("../../docs/reference/errors/README.md");
 
 /// What the handlers share.
 struct Shared {
-    router: Router,
+    router: Measured,
     max_envelope_body_bytes: usize,
     openapi: Bytes,
 }
@@ -51,7 +52,7 @@ type App = State<Arc<Shared>>;
 type Answer<T> = Result<Keyed<T>, ApiError>;
 
 /// The routes of HTTP/JSON, and the answers for what has no route.
-pub(super) fn routes(router: Router, max_envelope_body_bytes: usize) -> axum::Router {
+pub(super) fn routes(router: Measured, max_envelope_body_bytes: usize) -> axum::Router {
     let shared = Shared { router, max_envelope_body_bytes, openapi: openapi::document() };
     axum::Router::new()
         .route("/v1/reserve", post(reserve))
@@ -67,6 +68,7 @@ pub(super) fn routes(router: Router, max_envelope_body_bytes: usize) -> axum::Ro
         .route("/v1/admin/rotate-cluster-key", post(rotate_cluster_key))
         .route("/v1/admin/accept-clock", post(accept_clock))
         .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics))
         .route("/openapi.json", get(document))
         .route("/errors", get(error_index))
         .route("/errors/{code}", get(error_page))
@@ -300,6 +302,14 @@ async fn healthz(State(app): App) -> (StatusCode, String) {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
+}
+
+/// What this node measures, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "admin", responses(
+    (status = 200, description = "Text format 0.0.4", body = String, content_type = "text/plain"),
+))]
+async fn metrics(State(app): App) -> Response {
+    scrape::page(Router::clone(&app.router)).await
 }
 
 /// This document.

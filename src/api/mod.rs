@@ -13,7 +13,9 @@ mod dispatch;
 pub mod error;
 mod grpc;
 mod http;
+mod measured;
 mod reply;
+mod scrape;
 mod socket;
 
 use std::time::Duration;
@@ -26,6 +28,7 @@ use tonic_health::server::{HealthReporter, health_reporter};
 
 use self::dispatch::{Dispatch, is_grpc};
 use self::grpc::Services;
+use self::measured::Measured;
 use crate::limits;
 use crate::router::Router;
 
@@ -60,9 +63,10 @@ impl Default for ApiSettings {
 /// gives the requests in flight [`ApiSettings::drain`] to end. Returns when the last connection is closed, and with it the
 /// last use of `router`.
 pub async fn serve(listener: TcpListener, router: Router, settings: ApiSettings, mut shutdown: watch::Receiver<bool>) {
-    let services = Services::new(router.clone(), settings.max_envelope_body_bytes);
+    let measured = Measured::new(router.clone());
+    let services = Services::new(measured.clone(), settings.max_envelope_body_bytes);
     let (reporter, health) = health_reporter();
-    let mut routes = http::routes(router.clone(), settings.max_envelope_body_bytes)
+    let mut routes = http::routes(measured, settings.max_envelope_body_bytes)
         .route_service("/holdfast.v1.Admin/{*method}", services.admin())
         .route_service("/grpc.health.v1.Health/{*method}", health);
     match reflection() {

@@ -67,7 +67,7 @@ pub struct Membership {
 pub struct Group {
     partition: PartitionId,
     pub(super) raft: Raft<Types, Machine>,
-    batcher: Batcher,
+    pub(super) batcher: Batcher,
     family: GroupFamily,
     view: View,
     swept: Arc<AtomicU64>,
@@ -138,7 +138,7 @@ impl Group {
         tasks.spawn(serve);
         let (tell_leader, leadership) = watch::channel(Leadership::default());
         let (tell_members, membership) = watch::channel(Membership::default());
-        tasks.spawn(members::follow(raft.clone(), peers, tell_leader, tell_members));
+        tasks.spawn(members::follow(partition, raft.clone(), peers, tell_leader, tell_members));
         let group = Self {
             partition,
             raft,

@@ -6,6 +6,7 @@
 //! Deliberately absent: the meaning of a command (`reservation`), and the time that leases take (`region`).
 
 mod batcher;
+mod gauges;
 mod group;
 mod log_store;
 mod log_thread;
@@ -15,7 +16,8 @@ mod reads;
 mod state_machine;
 mod types;
 
-pub use group::{Group, GroupSettings, Leadership, Membership};
+pub use gauges::{Gauges, Role};
+pub use group::{Group, GroupSettings, Leadership, Membership, Progress};
 pub use log_thread::{LogHandle, LogThread};
 pub use state_machine::{Change, Hook, Hooks};
 pub use types::{Address, NodeId, OperationReply};

@@ -4,6 +4,7 @@
 //! `upkeep` what happens unasked.
 
 pub mod calls;
+mod gauges;
 mod homes;
 mod leases;
 mod partition;
@@ -43,6 +44,7 @@ use crate::reservation::command::{self, Command, Complete, Kind};
 use crate::reservation::record::{Checkpoint, Terms};
 use crate::reservation::reply::Grant;
 use crate::store::{Store, StoreError};
+use crate::telemetry::metrics;
 use crate::time::LogTime;
 
 /// What a region needs to know.
@@ -75,6 +77,7 @@ pub struct Region {
     tokens: Tokens,
     store: Arc<Store>,
     free_disk_bytes: AtomicU64,
+    peers: Arc<Peers>,
 }
 
 /// A key's place and the partition that serves it.
@@ -116,8 +119,9 @@ impl Region {
         }
         let terms = settings.severity.terms();
         let free_disk_bytes = AtomicU64::new(u64::MAX);
+        let tokens = Tokens::default();
         let region =
-            Arc::new(Self { settings, homes, terms, partitions, tokens: Tokens::default(), store, free_disk_bytes });
+            Arc::new(Self { settings, homes, terms, partitions, tokens, store, free_disk_bytes, peers });
         region.open().await?;
         for partition in &region.partitions {
             tasks.spawn(partition.clone().lapse_leases());
@@ -187,6 +191,7 @@ impl Region {
             return Err(Failure::DiskLow { free_bytes, least_bytes });
         }
         if partition.held() >= limits::MAX_HELD_KEYS / self.partitions.len().max(1) {
+            metrics::overloaded(metrics::Overload::HeldKeys);
             return Err(Failure::Overloaded { retry_after: Duration::from_secs(1) });
         }
         Ok(())

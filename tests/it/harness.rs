@@ -123,6 +123,14 @@ impl Start {
         self
     }
 
+    /// What is logged, in place of what was said before.
+    pub(crate) fn log(mut self, filter: &str) -> Self {
+        while let Some(at) = self.flags.iter().position(|flag| flag == "--log") {
+            self.flags.drain(at..at + 2);
+        }
+        self.flag("--log", filter)
+    }
+
     /// Every key is critical: a lapsed one is held until it is claimed or resolved.
     pub(crate) fn critical(self) -> Self {
         self.flag("--severity", "critical")

@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Strace,
     /// The right to mount a tmpfs.
     Mount,
+    /// promtool, which comes with Prometheus.
+    Promtool,
 }
 
 /// Whether the machine gives what a test needs. In CI it must; elsewhere the test says what is missing and passes.
@@ -39,6 +41,11 @@ pub(crate) fn available(needs: &[Need]) -> anyhow::Result<bool> {
                         why.trim()
                     )
                 }),
+            Need::Promtool => Command::new("promtool")
+                .arg("--version")
+                .output()
+                .err()
+                .map(|error| format!("promtool does not run ({error}): install it with `make setup`")),
             Need::Mount => {
                 (!rustix::process::geteuid().is_root()).then(|| "a tmpfs cannot be mounted: this needs root".to_owned())
             }
