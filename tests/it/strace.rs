@@ -19,6 +19,8 @@ pub(crate) enum Need {
     Mount,
     /// promtool, which comes with Prometheus.
     Promtool,
+    /// faketime, which gives a process another wall clock.
+    Faketime,
 }
 
 /// Whether the machine gives what a test needs. In CI it must; elsewhere the test says what is missing and passes.
@@ -46,6 +48,11 @@ pub(crate) fn available(needs: &[Need]) -> anyhow::Result<bool> {
                 .output()
                 .err()
                 .map(|error| format!("promtool does not run ({error}): install it with `make setup`")),
+            Need::Faketime => {
+                let runs =
+                    Command::new("faketime").args(["-f", "+1d", "true"]).output().is_ok_and(|run| run.status.success());
+                (!runs).then(|| "faketime does not run: install it with `make setup`".to_owned())
+            }
             Need::Mount => {
                 (!rustix::process::geteuid().is_root()).then(|| "a tmpfs cannot be mounted: this needs root".to_owned())
             }

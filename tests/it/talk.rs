@@ -70,6 +70,7 @@ impl Ask {
             client_version: self.client_version.clone(),
             lease_ms: Some(self.lease_ms),
             wait_ms: self.wait_ms,
+            seen: None,
         }
     }
 
@@ -151,7 +152,7 @@ pub(crate) async fn complete_for(
         retention_ms,
     };
     match client.complete(request).await {
-        Ok(api::CompleteResponse { outcome: Some(api::complete_response::Outcome::Completed(completed)) }) => {
+        Ok(api::CompleteResponse { outcome: Some(api::complete_response::Outcome::Completed(completed)), .. }) => {
             Ok(completed.recorded())
         }
         other => bail!("{key} is not completed: {other:?}"),
@@ -205,7 +206,7 @@ pub(crate) async fn claim(client: &Client, key: &str, nonce: u64) -> anyhow::Res
         lease_ms: Some(LONG_MS),
     };
     match client.claim(request).await {
-        Ok(api::ClaimResponse { outcome: Some(outcome) }) => Ok(outcome),
+        Ok(api::ClaimResponse { outcome: Some(outcome), .. }) => Ok(outcome),
         other => bail!("{key}: {other:?}"),
     }
 }
@@ -228,8 +229,8 @@ pub(crate) async fn resolve(
         reason: "the bank's statement of that day".to_owned(),
     };
     match client.resolve(request).await {
-        Ok(api::ResolveResponse { outcome: Some(Outcome::Resolved(resolved)) }) => Ok(Ok(resolved.state())),
-        Ok(api::ResolveResponse { outcome: Some(Outcome::StaleToken(stale)) }) => Ok(Err(stale.state())),
+        Ok(api::ResolveResponse { outcome: Some(Outcome::Resolved(resolved)), .. }) => Ok(Ok(resolved.state())),
+        Ok(api::ResolveResponse { outcome: Some(Outcome::StaleToken(stale)), .. }) => Ok(Err(stale.state())),
         other => bail!("{key}: {other:?}"),
     }
 }
