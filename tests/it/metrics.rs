@@ -273,6 +273,9 @@ async fn process_logs_tell_no_secret() -> anyhow::Result<()> {
         ensure!(!output.contains(secret), "the logs tell {secret:?}:\n{output}");
     }
     let lines: Vec<Value> = output.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    ensure!(lines.len() == output.lines().count(), "a line is no json:\n{output}");
+    let of_ours = |line: &Value| line.get("target").and_then(Value::as_str).is_some_and(|at| at.starts_with("holdfast"));
+    let lines: Vec<Value> = lines.into_iter().filter(of_ours).collect();
     ensure!(lines.len() > 10, "too little is logged to say anything:\n{output}");
     for line in &lines {
         let message = line.get("message").and_then(Value::as_str).unwrap_or_default();
