@@ -6,18 +6,24 @@
 //! Deliberately absent: TLS and who may call (the node refuses to listen beyond loopback until there is both), compression
 //! (a small message can be a large one in disguise), and every decision.
 
+mod admin;
+mod answer;
 mod body;
 mod connection;
 mod convert;
 mod dispatch;
 pub mod error;
+mod forward;
 mod grpc;
 mod http;
-mod measured;
+mod peer;
 mod reply;
 mod scrape;
 mod socket;
 
+pub use self::peer::serve as serve_peers;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -26,11 +32,12 @@ use tokio::task::JoinSet;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
+use self::connection::Bounds;
 use self::dispatch::{Dispatch, is_grpc};
 use self::grpc::Services;
-use self::measured::Measured;
 use crate::limits;
 use crate::router::Router;
+use crate::router::cluster::Cluster;
 
 /// How often the health service looks at the node.
 const HEALTH_PERIOD: Duration = Duration::from_secs(1);
@@ -62,11 +69,16 @@ impl Default for ApiSettings {
 /// Serves the API on a bound listener until `shutdown` is true or its sender is gone; then takes no more connections and
 /// gives the requests in flight [`ApiSettings::drain`] to end. Returns when the last connection is closed, and with it the
 /// last use of `router`.
-pub async fn serve(listener: TcpListener, router: Router, settings: ApiSettings, mut shutdown: watch::Receiver<bool>) {
-    let measured = Measured::new(router.clone());
-    let services = Services::new(measured.clone(), settings.max_envelope_body_bytes);
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    cluster: Arc<Cluster>,
+    settings: ApiSettings,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let services = Services::new(router.clone(), cluster, settings.max_envelope_body_bytes);
     let (reporter, health) = health_reporter();
-    let mut routes = http::routes(measured, settings.max_envelope_body_bytes)
+    let mut routes = http::routes(router.clone(), settings.max_envelope_body_bytes)
         .route_service("/holdfast.v1.Admin/{*method}", services.admin())
         .route_service("/grpc.health.v1.Health/{*method}", health);
     match reflection() {
@@ -79,7 +91,7 @@ pub async fn serve(listener: TcpListener, router: Router, settings: ApiSettings,
 
     let mut watcher = JoinSet::new();
     watcher.spawn(report_health(reporter.clone(), router));
-    let mut connections = connection::accept(listener, dispatch, settings.max_connections, &mut shutdown).await;
+    let mut connections = connection::accept(listener, dispatch, Bounds::of_clients(settings.max_connections), &mut shutdown).await;
     watcher.shutdown().await;
     end_health(reporter).await;
     connection::drain(&mut connections, settings.drain).await;
@@ -101,7 +113,7 @@ fn reflection() -> Result<
 async fn report_health(reporter: HealthReporter, router: Router) {
     let mut said = None;
     loop {
-        let serving = http::not_serving(&router.status()).is_none();
+        let serving = router.region().unwell().is_none();
         if said != Some(serving) {
             let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
             set_health(&reporter, status).await;

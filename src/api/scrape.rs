@@ -20,7 +20,7 @@ pub(super) async fn page(router: Router) -> Response {
         let mut page = Page::default();
         metrics::write(&mut page);
         error::write_metrics(&mut page);
-        router.write_metrics(&mut page);
+        router.region().write_metrics(&mut page);
         page.finish()
     });
     match written.await {

@@ -2,49 +2,14 @@
 
 use std::time::Duration;
 
-use openraft::ServerState;
 use openraft::async_runtime::{Instant as _, WatchReceiver as _};
 
 use crate::raft::group::Group;
 use crate::raft::types::NodeId;
 
-/// What this node is in a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// It leads.
-    Leader,
-    /// It asks to lead.
-    Candidate,
-    /// It follows, and votes.
-    Follower,
-    /// It follows, and does not vote.
-    Learner,
-    /// Consensus has stopped here.
-    Stopped,
-}
-
-impl Role {
-    /// Every role.
-    pub const ALL: [Self; 5] = [Self::Leader, Self::Candidate, Self::Follower, Self::Learner, Self::Stopped];
-
-    /// Its name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Leader => "leader",
-            Self::Candidate => "candidate",
-            Self::Follower => "follower",
-            Self::Learner => "learner",
-            Self::Stopped => "stopped",
-        }
-    }
-}
-
 /// How a group is at this moment.
 #[derive(Clone, Debug)]
 pub struct Gauges {
-    /// What this node is in it.
-    pub role: Role,
     /// For a leader: entries that each other member lacks.
     pub lag: Vec<(NodeId, u64)>,
     /// For a leader of several nodes: how long ago a majority last acknowledged it.
@@ -67,21 +32,10 @@ impl Group {
         let alone = metrics.membership_config.membership().voter_ids().count() == 1;
         let acknowledged = metrics.last_quorum_acked.as_ref().filter(|_| !alone);
         Gauges {
-            role: role(metrics.state),
             lag: lag.collect(),
             quorum_ack_age: acknowledged.map(|at| at.elapsed()),
             queued_operations: self.batcher.queued_operations(),
             queued_bytes: self.batcher.queued_bytes(),
         }
-    }
-}
-
-fn role(state: ServerState) -> Role {
-    match state {
-        ServerState::Leader => Role::Leader,
-        ServerState::Candidate => Role::Candidate,
-        ServerState::Follower => Role::Follower,
-        ServerState::Learner => Role::Learner,
-        ServerState::Shutdown => Role::Stopped,
     }
 }

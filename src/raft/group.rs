@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::{Config, Raft, SnapshotPolicy};
+use openraft::{Config, Raft, RaftMetrics, SnapshotPolicy};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -328,6 +329,21 @@ impl Group {
         }
         self.snapshot_at.store(bytes, Ordering::Relaxed);
         self.raft.trigger().snapshot().await.map_err(|fatal| ProposeError::Definite(fatal.to_string()))
+    }
+
+    /// Takes a snapshot of what is applied now, and purges the log behind it. Returns the last entry in it.
+    ///
+    /// # Errors
+    /// When the group has stopped, or the snapshot is not there in time. Then it may come later.
+    pub async fn snapshot(&self) -> Result<u64, ProposeError> {
+        let wanted = self.progress().applied_index;
+        self.snapshot_at.store(self.proposed_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.raft.trigger().snapshot().await.map_err(|fatal| ProposeError::Definite(fatal.to_string()))?;
+        let patience = Some(Duration::from_millis(limits::SNAPSHOT_TIMEOUT_MS));
+        let taken = |metrics: &RaftMetrics<Types>| metrics.snapshot.is_some_and(|id| id.index >= wanted);
+        let waited = self.raft.wait(patience).metrics(taken, "a snapshot").await;
+        let metrics = waited.map_err(|error| ProposeError::Indefinite(error.to_string()))?;
+        Ok(metrics.snapshot.map_or(0, |id| id.index))
     }
 
     /// Stops the group. What was acknowledged is on the disk already.

@@ -1,6 +1,6 @@
 //! Who is in a group, who leads it, and how that is changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::raft::ProposeError;
 use crate::raft::group::{Group, Leadership, Membership};
 use crate::raft::state_machine::Machine;
 use crate::raft::types::{Address, NodeId, Types};
-use crate::telemetry::metrics;
+use crate::telemetry;
 use crate::wire::v1::Node;
 
 /// How long a change of members may take: a learner has to catch up before it can vote.
@@ -32,6 +32,7 @@ pub(super) async fn follow(
     membership: watch::Sender<Membership>,
 ) {
     let mut metrics = raft.server_metrics();
+    let mut counted = None;
     loop {
         let (now, members) = {
             let metrics = metrics.borrow_watched();
@@ -48,13 +49,18 @@ pub(super) async fn follow(
             };
             (now, members)
         };
-        for (node_id, at) in &members.nodes {
-            peers.know(&node(*node_id, at));
+        if *membership.borrow() != members {
+            // Only then: while one group knows of a node's new address before another does, their members do not take turns.
+            for (node_id, at) in &members.nodes {
+                peers.know(&node(*node_id, at));
+            }
+            membership.send_replace(members);
         }
-        membership.send_if_modified(|known| std::mem::replace(known, members.clone()) != members);
-        let changed = leadership.send_if_modified(|known| std::mem::replace(known, now) != now);
-        if changed && now.leader.is_some() {
-            metrics::leader_changed(partition);
+        leadership.send_if_modified(|known| std::mem::replace(known, now) != now);
+        let leader = now.leader.map(|leader| (now.term, leader));
+        if leader.is_some() && leader != counted {
+            counted = leader;
+            telemetry::metrics::leader_changed(partition);
         }
         if metrics.changed().await.is_err() {
             return;
@@ -62,7 +68,8 @@ pub(super) async fn follow(
     }
 }
 
-fn node(node_id: NodeId, at: &Address) -> Node {
+/// A member as its peers know it.
+pub(super) fn node(node_id: NodeId, at: &Address) -> Node {
     Node { node_id, peer: at.peer.clone(), api: at.api.clone(), disk: at.disk.clone() }
 }
 
@@ -145,6 +152,29 @@ impl Group {
             return Ok(());
         }
         self.change(ChangeMembers::ReplaceAllVoters(voters), false).await
+    }
+
+    /// Makes a learner a voter and takes a voter out of the group, in one change. Without either, a change that an earlier
+    /// leader began is finished.
+    ///
+    /// # Errors
+    /// When this node does not lead, who is promoted is no member, or the change is not committed.
+    pub async fn promote_and_remove(
+        &self,
+        promote: Option<NodeId>,
+        remove: Option<NodeId>,
+    ) -> Result<(), ProposeError> {
+        let promoted = promote.map(|id| ChangeMembers::AddVoterIds(BTreeSet::from([id])));
+        let removed = remove.map(|id| ChangeMembers::RemoveVoters(BTreeSet::from([id])));
+        self.change(ChangeMembers::Batch(promoted.into_iter().chain(removed).collect()), false).await
+    }
+
+    /// Takes note that a member is reached elsewhere. Only for the same data directory: another one has another number.
+    ///
+    /// # Errors
+    /// When this node does not lead, or the change is not committed.
+    pub async fn move_member(&self, node_id: NodeId, at: Address) -> Result<(), ProposeError> {
+        self.change(ChangeMembers::SetNodes(BTreeMap::from([(node_id, at)])), true).await
     }
 
     /// Takes a learner out of the group.

@@ -12,13 +12,18 @@ mod log_store;
 mod log_thread;
 mod members;
 mod network;
+mod peer;
+mod pipeline;
 mod reads;
 mod state_machine;
+#[cfg(test)]
+mod tests;
 mod types;
 
-pub use gauges::{Gauges, Role};
+pub use gauges::Gauges;
 pub use group::{Group, GroupSettings, Leadership, Membership, Progress};
 pub use log_thread::{LogHandle, LogThread};
+pub use peer::Refused;
 pub use state_machine::{Change, Hook, Hooks};
 pub use types::{Address, NodeId, OperationReply};
 

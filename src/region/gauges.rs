@@ -5,9 +5,10 @@ use std::fmt::Display;
 use std::sync::atomic::Ordering;
 
 use crate::policy::Severity;
-use crate::raft::{Gauges, Leadership, Membership, NodeId, Progress, Role};
+use crate::raft::{Gauges, Leadership, Membership, NodeId, Progress};
 use crate::region::Region;
 use crate::region::partition::Partition;
+use crate::region::status::Role;
 use crate::store::GroupSizes;
 use crate::telemetry::metrics::table as t;
 use crate::telemetry::metrics::{self, Page};
@@ -34,6 +35,7 @@ impl Region {
         let groups: Vec<Read<'_>> = self.partitions.iter().map(read).collect();
         self.write_node(page);
         self.write_peers(page, &groups);
+        self.write_roles(page, &groups);
         write_raft(page, &groups);
         write_store(page, &groups);
     }
@@ -54,6 +56,18 @@ impl Region {
         let mut samples = page.metric(&t::PEER_REACHABLE);
         for id in others {
             samples.value(&[&id], u8::from(self.peers.reachable(id)));
+        }
+    }
+
+    fn write_roles(&self, page: &mut Page, groups: &[Read<'_>]) {
+        let me = self.settings.group.node_id;
+        let mut samples = page.metric(&t::RAFT_ROLE);
+        for group in groups {
+            let stopped = group.partition.group.stopped().is_some();
+            let now = Role::of(me, group.leadership, &group.members, stopped);
+            for role in Role::ALL {
+                samples.value(&[&group.partition.id(), &role.name()], u8::from(role == now));
+            }
         }
     }
 }
@@ -80,12 +94,6 @@ fn each<V: Display>(page: &mut Page, metric: &'static t::Metric, groups: &[Read<
 }
 
 fn write_raft(page: &mut Page, groups: &[Read<'_>]) {
-    let mut samples = page.metric(&t::RAFT_ROLE);
-    for group in groups {
-        for role in Role::ALL {
-            samples.value(&[&group.partition.id(), &role.as_str()], u8::from(role == group.gauges.role));
-        }
-    }
     let mut samples = page.metric(&t::RAFT_LAG);
     for group in groups {
         for (peer, lag) in &group.gauges.lag {

@@ -22,6 +22,7 @@ use crate::codec::{CodecError, keys, pb};
 use crate::ids::PartitionCount;
 
 pub use group::{GroupBatch, GroupFamily, GroupSizes};
+pub use identity::{peek, set_founders};
 pub use log::{LogBatch, LogFamily};
 
 /// What a store may use of the machine.

@@ -24,6 +24,7 @@ use utoipa::OpenApi;
         super::resolve,
         super::lookup,
         super::epochs,
+        super::topology,
         super::status,
         super::rotate_cluster_key,
         super::accept_clock,

@@ -151,6 +151,8 @@ label! {
         Definite = "definite",
         /// A failure: it may have been done, or may yet be.
         Indefinite = "indefinite",
+        /// The node does not lead the partition: the call went on.
+        NotLeader = "not_leader",
     }
 }
 

@@ -126,7 +126,7 @@ fn labels() -> String {
         ("`outcome` of snapshots", list(["whole", "broken"].into_iter())),
         ("`change`", list(Change::ALL.iter().map(|value| value.as_str()))),
         ("`severity`", list(["critical", "high", "medium", "low"].into_iter())),
-        ("`role`", list(["leader", "candidate", "follower", "learner", "stopped"].into_iter())),
+        ("`role`", list(["leader", "follower", "learner", "candidate", "stopped"].into_iter())),
         ("`definite`, `waits`", list(["yes", "no"].into_iter())),
         ("`code`", "the codes of [failures](errors/README.md)".to_owned()),
         ("`partition`, `peer`", "the number of a partition, of another node".to_owned()),
@@ -189,7 +189,7 @@ fn queries_and_rules_name_metrics_that_there_are() -> anyhow::Result<()> {
 #[test]
 fn labels_of_other_modules_are_as_the_page_lists_them() {
     let severities: Vec<&str> = crate::policy::Severity::ALL.iter().map(|severity| severity.as_str()).collect();
-    let roles: Vec<&str> = crate::raft::Role::ALL.iter().map(|role| role.as_str()).collect();
+    let roles: Vec<&str> = crate::region::status::Role::ALL.iter().map(|role| role.name()).collect();
     let text = labels();
     assert!(text.contains(&list(severities.into_iter())) && text.contains(&list(roles.into_iter())), "{text}");
 }

@@ -1,0 +1,6 @@
+//! Groups on several nodes of one process: each node has a runtime, a data directory and a listener of its own, so that it
+//! can be killed at once and started again.
+
+pub(super) mod cluster;
+mod failover;
+mod wire;
