@@ -207,7 +207,7 @@ impl ByHand {
     pub(super) fn write_one(&mut self) {
         let request = self.queue.try_recv().expect("a request");
         let (mut batch, mut told) = (LogBatch::default(), Vec::new());
-        gather(request, &mut batch, &mut told);
-        write(&self.handle.family, batch, told, &self.handle.broken);
+        let bytes = gather(request, &mut batch, &mut told);
+        write(&self.handle.family, batch, bytes, told, &self.handle.broken);
     }
 }

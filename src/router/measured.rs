@@ -15,7 +15,12 @@ use crate::telemetry::metrics::{self, Direction, Forwarded, Outcome, Whose};
 use crate::wire::v1::ForwardAnswer;
 
 /// Counts a client's call that was answered.
-pub(super) fn call<C: Call>(region: &Region, call: &C, begun: Monotonic, answered: &Result<Placed<C::Outcome>, Failed>) {
+pub(super) fn call<C: Call>(
+    region: &Region,
+    call: &C,
+    begun: Monotonic,
+    answered: &Result<Placed<C::Outcome>, Failed>,
+) {
     let outcome = match answered {
         Ok(placed) => C::came_to(&placed.outcome),
         Err(failed) => match certainty(&failed.failure) {
@@ -86,7 +91,7 @@ pub(super) fn reserved(outcome: &ReserveOutcome) -> Outcome {
         ReserveOutcome::Replay(_) => Outcome::Replay,
         ReserveOutcome::Mismatch => Outcome::Mismatch,
         ReserveOutcome::InProgress { .. } => Outcome::InProgress,
-        ReserveOutcome::OutcomeUnknown { .. } => Outcome::OutcomeUnknown,
+        ReserveOutcome::OutcomeUnknown { .. } => Outcome::Unknown,
         ReserveOutcome::InDoubt { .. } => Outcome::InDoubt,
         ReserveOutcome::Superseded { .. } => Outcome::Superseded,
         ReserveOutcome::Expired => Outcome::Expired,

@@ -13,6 +13,7 @@ use holdfast_client::proto::v1 as api;
 use serde_json::{Value, json};
 
 use crate::client::Client;
+use crate::cluster::{self, Cluster, Founding, PARTITIONS, SERVING_DEADLINE};
 use crate::harness::{self, Place};
 use crate::http;
 use crate::payload;
@@ -274,7 +275,8 @@ async fn process_logs_tell_no_secret() -> anyhow::Result<()> {
     }
     let lines: Vec<Value> = output.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     ensure!(lines.len() == output.lines().count(), "a line is no json:\n{output}");
-    let of_ours = |line: &Value| line.get("target").and_then(Value::as_str).is_some_and(|at| at.starts_with("holdfast"));
+    let of_ours =
+        |line: &Value| line.get("target").and_then(Value::as_str).is_some_and(|at| at.starts_with("holdfast"));
     let lines: Vec<Value> = lines.into_iter().filter(of_ours).collect();
     ensure!(lines.len() > 10, "too little is logged to say anything:\n{output}");
     for line in &lines {
@@ -285,6 +287,66 @@ async fn process_logs_tell_no_secret() -> anyhow::Result<()> {
     let refusal = lines.iter().find(|line| line.to_string().contains(trace_id)).context("no line of the trace")?;
     ensure!(refusal.get("code").is_some_and(Value::is_string), "{refusal}");
     node.stop().await
+}
+
+/// What every node of a region says.
+async fn all(cluster: &Cluster) -> anyhow::Result<Vec<Scraped>> {
+    let mut pages = Vec::new();
+    for node in cluster.awake() {
+        pages.push(Scraped::of(cluster.spot(node)?.api).await?);
+    }
+    Ok(pages)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_says_who_leads_who_follows_and_what_was_passed_on() -> anyhow::Result<()> {
+    cluster::with(Founding::default(), async |cluster| {
+        // All through one node, which cannot lead every partition.
+        let through = if cluster.leader(0).await? == 1 { 2 } else { 1 };
+        let client = Client::grpc(cluster.spot(through)?.api)?;
+        for number in 0..40_u64 {
+            Ask::new(&format!("passed-on-{number}"), number).granted(&client).await?;
+        }
+        let pages = all(cluster).await?;
+        let sum = |name: &str| pages.iter().map(|page| page.value(name)).sum::<f64>();
+        ensure!(sum(&calls("reserve", "granted")) == 40.0, "a call is counted where its client is, and nowhere else");
+        let passed = |direction, outcome| {
+            sum(&format!("holdfast_forwarded_calls_total{{direction=\"{direction}\",outcome=\"{outcome}\"}}"))
+        };
+        let (sent, received) = (passed("sent", "answered"), passed("received", "answered"));
+        ensure!(sent > 0.0 && sent <= 40.0 && sent == received, "{sent} sent, {received} received");
+        for partition in 0..PARTITIONS {
+            let role = |role| sum(&format!("holdfast_raft_role{{partition=\"{partition}\",role=\"{role}\"}}"));
+            ensure!((role("leader"), role("follower")) == (1.0, 2.0), "{} lead {partition}", role("leader"));
+            let leader = pages[0].value(&format!("holdfast_raft_leader_id{{partition=\"{partition}\"}}"));
+            let others = (1..=3).filter(|node| f64::from(*node) != leader);
+            for peer in others {
+                let lag = format!("holdfast_raft_replication_lag_entries{{partition=\"{partition}\",peer=\"{peer}\"}}");
+                let told = pages.iter().filter(|page| page.samples.contains_key(&lag)).count();
+                ensure!(told == 1, "{told} nodes say how far node {peer} is behind in partition {partition}");
+            }
+            let age = format!("holdfast_raft_quorum_ack_age_seconds{{partition=\"{partition}\"}}");
+            ensure!(
+                pages.iter().filter(|page| page.samples.contains_key(&age)).count() == 1,
+                "only the leader says {age}"
+            );
+            ensure!(sum(&age) < 5.0, "{age}: {}", sum(&age));
+            ensure!(sum(&format!("holdfast_raft_voters{{partition=\"{partition}\"}}")) == 9.0);
+        }
+        ensure!(pages.iter().all(|page| page.sum("holdfast_peer_reachable") == 2.0), "a peer is not reachable");
+        if strace::available(&[Need::Promtool])? {
+            promtool(&["check", "metrics"], &pages[0].text)?;
+        }
+
+        cluster.kill(3)?;
+        harness::until("the others miss node 3", SERVING_DEADLINE, async || {
+            let pages = all(cluster).await?;
+            let missed = |page: &Scraped| page.samples.get("holdfast_peer_reachable{peer=\"3\"}") == Some(&0.0);
+            Ok(pages.iter().all(missed).then_some(()))
+        })
+        .await
+    })
+    .await
 }
 
 #[test]

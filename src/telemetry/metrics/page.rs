@@ -125,7 +125,8 @@ mod tests {
     use super::super::table::Kind;
     use super::*;
 
-    static PLAIN: Metric = Metric { name: "a_total", kind: Kind::Counter, labels: &["x", "y"], help: "One \\ \"two\".\n" };
+    static PLAIN: Metric =
+        Metric { name: "a_total", kind: Kind::Counter, labels: &["x", "y"], help: "One \\ \"two\".\n" };
     const BUCKETS: Buckets = Buckets::Durations(&[50_000, 1_000_000_000]);
     static SPREAD: Metric = Metric { name: "b_seconds", kind: Kind::Histogram(BUCKETS), labels: &[], help: "B." };
 
@@ -133,7 +134,8 @@ mod tests {
     fn labels_are_escaped() {
         let mut page = Page::default();
         page.metric(&PLAIN).value(&[&"a\"b\\c\nd", &7], 3);
-        let expected = "# HELP a_total One \\\\ \"two\".\\n\n# TYPE a_total counter\na_total{x=\"a\\\"b\\\\c\\nd\",y=\"7\"} 3\n";
+        let expected =
+            "# HELP a_total One \\\\ \"two\".\\n\n# TYPE a_total counter\na_total{x=\"a\\\"b\\\\c\\nd\",y=\"7\"} 3\n";
         assert_eq!(page.finish(), expected);
     }
 

@@ -78,7 +78,7 @@ label! {
         /// Another attempt is being executed.
         InProgress = "in_progress",
         /// A lease ran out, and the policy holds the key.
-        OutcomeUnknown = "outcome_unknown",
+        Unknown = "outcome_unknown",
         /// An unsettled epoch may have granted the key.
         InDoubt = "in_doubt",
         /// The key is of a later epoch than this region has.
@@ -180,7 +180,7 @@ impl Method {
                 O::Replay,
                 O::Mismatch,
                 O::InProgress,
-                O::OutcomeUnknown,
+                O::Unknown,
                 O::InDoubt,
                 O::Superseded,
                 O::Expired,
@@ -192,14 +192,9 @@ impl Method {
             Self::Release | Self::Extend | Self::Checkpoint | Self::Resolve => {
                 &[O::Done, O::StaleToken, O::FailedDefinite, O::FailedIndefinite]
             }
-            Self::Claim => &[
-                O::Claimed,
-                O::GrantedAgain,
-                O::NotClaimable,
-                O::Limited,
-                O::FailedDefinite,
-                O::FailedIndefinite,
-            ],
+            Self::Claim => {
+                &[O::Claimed, O::GrantedAgain, O::NotClaimable, O::Limited, O::FailedDefinite, O::FailedIndefinite]
+            }
             Self::Lookup => &[O::Found, O::Absent, O::FailedDefinite, O::FailedIndefinite],
         }
     }
@@ -241,8 +236,7 @@ static APPLY_DURATION: Histogram = Histogram::new(table::LATENCIES);
 static APPLIED_OPERATIONS: Counter = Counter::new();
 static SNAPSHOTS: [Row<2>; Direction::COUNT] = [const { [const { Counter::new() }; 2] }; Direction::COUNT];
 static SNAPSHOT_BYTES: Row<{ Direction::COUNT }> = [const { Counter::new() }; Direction::COUNT];
-static SNAPSHOT_DURATION: [Histogram; Direction::COUNT] =
-    [const { Histogram::new(table::LONG) }; Direction::COUNT];
+static SNAPSHOT_DURATION: [Histogram; Direction::COUNT] = [const { Histogram::new(table::LONG) }; Direction::COUNT];
 
 /// Tenant, endpoint, severity, client version.
 static RESERVES: LazyLock<Sets<4, { Outcome::COUNT }>> =
@@ -276,7 +270,8 @@ pub fn call(method: Method, waits: bool, outcome: Outcome, took: Duration) {
 /// A Reserve call was answered: whose it was. [`call`] counts it too.
 pub fn reserve(whose: Whose<'_>, outcome: Outcome) {
     let Whose { tenant, endpoint, severity, client_version } = whose;
-    RESERVES.add([tenant.as_str(), endpoint.as_str(), severity, client_version], |counters| one(counters, outcome.at()));
+    RESERVES
+        .add([tenant.as_str(), endpoint.as_str(), severity, client_version], |counters| one(counters, outcome.at()));
 }
 
 /// Something was refused because something is full.
@@ -441,10 +436,8 @@ fn write_sets(page: &mut Page) {
     RECORDS.each(|[tenant, endpoint], counters| {
         samples.value(&[tenant, endpoint], counters.last().map_or(0, Counter::get));
     });
-    let metrics = [
-        (RESERVES.name(), RESERVES.len(), RESERVES.limited()),
-        (RECORDS.name(), RECORDS.len(), RECORDS.limited()),
-    ];
+    let metrics =
+        [(RESERVES.name(), RESERVES.len(), RESERVES.limited()), (RECORDS.name(), RECORDS.len(), RECORDS.limited())];
     let mut samples = page.metric(&table::LABEL_SETS);
     for (name, sets, _) in metrics {
         samples.value(&[&name], sets);

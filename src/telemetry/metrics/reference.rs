@@ -93,7 +93,8 @@ sum by (endpoint) (increase(holdfast_applied_records_total{change=\"created\"}[1
 fn page() -> String {
     let mut text = HEAD.to_owned();
     for section in table::SECTIONS {
-        let _infallible = write!(text, "\n## {}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n", section.title);
+        let _infallible =
+            write!(text, "\n## {}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n", section.title);
         for metric in section.metrics {
             let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
             let (name, kind, help) = (metric.name, metric.kind.name(), metric.help);

@@ -105,8 +105,8 @@ impl<const LABELS: usize, const COUNTERS: usize> Sets<LABELS, COUNTERS> {
             return;
         }
         self.limited.one();
-        let _counted = self.add_or_make(&self.rest(&labels, true), &add)
-            || self.add_or_make(&self.rest(&labels, false), &add);
+        let _counted =
+            self.add_or_make(&self.rest(&labels, true), &add) || self.add_or_make(&self.rest(&labels, false), &add);
     }
 
     fn add_or_make(&self, labels: &[&str; LABELS], add: &impl Fn(&[Counter; COUNTERS])) -> bool {

@@ -98,8 +98,7 @@ pub const LONG: Buckets =
 /// Of what goes together.
 pub const COUNTS: Buckets = Buckets::Sizes(&[1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000]);
 /// Of bytes that go together: 1 KiB to 16 MiB.
-pub const BYTES: Buckets =
-    Buckets::Sizes(&[1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24]);
+pub const BYTES: Buckets = Buckets::Sizes(&[1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24]);
 
 macro_rules! table {
     ($($title:literal { $($name:ident = $kind:expr, $text:literal [$($label:literal)*] $help:literal;)* })*) => {
@@ -122,7 +121,7 @@ table! {
         FAILURES = Counter, "holdfast_failures_total" ["code" "definite"]
             "Failures that this node told its clients, by code. definite is no where the call may have been carried out all the same.";
         RESERVES = Counter, "holdfast_reserves_total" ["tenant" "endpoint" "severity" "client_version" "outcome"]
-            "Reserve calls that this node answered its clients, by whose they were. The number of label sets is limited: what is beyond it is counted as (other).";
+            "Reserve calls that this node answered its clients, by whose they were. The number of label sets is limited: what is beyond it is counted as (other). An outcome is shown from its first call on.";
         OVERLOADS = Counter, "holdfast_overloads_total" ["limit"]
             "Times that something was refused because as much waited as is allowed, by what was full.";
         HELD_KEYS = Gauge, "holdfast_held_keys" ["partition"]
@@ -206,7 +205,7 @@ table! {
         LOG_TIME = Gauge, "holdfast_log_time_seconds" ["partition"]
             "Log time, since the Unix epoch.";
         STORE_KEYS = Gauge, "holdfast_store_keys" ["partition"]
-            "RocksDB's estimate of the keys in the group's column family. A completed record has three: the record, its envelope and its place in the index of expiry; a held one has two.";
+            "RocksDB's estimate of the keys in the group's column family. A completed record has three: the record, its envelope and its place in the index of expiry; a held one has two. Until compaction, what was replaced counts too.";
         STORE_LIVE_BYTES = Gauge, "holdfast_store_live_bytes" ["partition"]
             "RocksDB's estimate of the bytes of live data in the group's tables, envelopes of 4 KiB and more not included.";
         STORE_TABLE_BYTES = Gauge, "holdfast_store_table_bytes" ["partition"]
