@@ -135,7 +135,7 @@ table! {
         PEER_REACHABLE = Gauge, "holdfast_peer_reachable" ["peer"]
             "1 if the other node was heard of within the last two seconds, else 0.";
         FORWARDED_CALLS = Counter, "holdfast_forwarded_calls_total" ["direction" "outcome"]
-            "Calls that went from the node that got them to the one that leads their partition. Each is counted once as sent and once as received.";
+            "Calls that were passed on to the node that leads their partition, as the node that sends and the one that receives count them. One that goes to several nodes, while leaders change, counts each time; not_leader is a node that passed it back.";
         FORWARD_DURATION = Histogram(LATENCIES), "holdfast_forward_duration_seconds" []
             "How long a forwarded call took, as the node that forwarded it saw it.";
     }
