@@ -135,6 +135,11 @@ pub const MAX_FORWARDED_CALLS: usize = MAX_WAITERS;
 pub const MAX_FORWARDED_TOGETHER: usize = 256;
 /// Bytes of calls or answers in one message between nodes, unless one alone is larger.
 pub const MAX_FORWARDED_BYTES: usize = 1024 * 1024;
+/// Label sets of one metric whose labels clients choose. Each has up to a dozen series, and a scrape of more than about ten
+/// thousand is slow for both sides. Beyond it, they are counted as `(other)`.
+pub const MAX_LABEL_SETS: usize = 1_000;
+/// Label sets of one tenant in such a metric: a client that makes up versions must not take the room of the others.
+pub const MAX_LABEL_SETS_PER_TENANT: usize = 100;
 
 /// Connections to a node.
 pub const MAX_CONNECTIONS: usize = 4_096;

@@ -57,7 +57,10 @@ pub(super) async fn answer(services: &Services, call: v1::SessionCall, received:
     let most_body_bytes = services.max_envelope_body_bytes;
     let frame = Frame { received, timeout: timeout(timeout_ms), most_body_bytes, fingerprint: None };
     let answer = serve(Server::Any(&services.router), call, frame).await;
-    let answer = answer.unwrap_or_else(|error| Answer::Failure(error.to_failure()));
+    let answer = answer.unwrap_or_else(|error| {
+        error.told();
+        Answer::Failure(error.to_failure())
+    });
     v1::SessionAnswer { id, answer: Some(answer) }
 }
 

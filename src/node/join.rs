@@ -74,7 +74,10 @@ pub(super) async fn enter(cluster: Arc<Cluster>, addresses: Vec<String>) -> Opti
         for address in &addresses {
             match ask(&cluster, address).await {
                 Asked::Done => {
-                    tracing::info!(member = address, "a member of every partition: `holdfast ctl members` shows whether it votes");
+                    tracing::info!(
+                        member = address,
+                        "a member of every partition: `holdfast ctl members` shows whether it votes"
+                    );
                     return None;
                 }
                 Asked::Never(why) => return Some(why),

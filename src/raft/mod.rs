@@ -7,6 +7,7 @@
 //! Deliberately absent: the meaning of a command (`reservation`), and the time that leases take (`region`).
 
 mod batcher;
+mod gauges;
 mod group;
 mod heartbeat;
 mod log_store;
@@ -21,7 +22,8 @@ mod state_machine;
 mod tests;
 mod types;
 
-pub use group::{Group, GroupSettings, Leadership, Membership};
+pub use gauges::Gauges;
+pub use group::{Group, GroupSettings, Leadership, Membership, Progress};
 pub use log_thread::{LogHandle, LogThread};
 pub use peer::Refused;
 pub use state_machine::{Change, Hook, Hooks};

@@ -110,9 +110,9 @@ fn failure(answer: &Answer) -> anyhow::Result<&api::Failure> {
 
 fn granted(answer: Answer) -> anyhow::Result<api::Granted> {
     match answer {
-        Answer::Reserve(api::ReserveResponse { outcome: Some(api::reserve_response::Outcome::Granted(grant)), .. }) => {
-            Ok(grant)
-        }
+        Answer::Reserve(api::ReserveResponse {
+            outcome: Some(api::reserve_response::Outcome::Granted(grant)), ..
+        }) => Ok(grant),
         other => bail!("a grant was expected: {other:?}"),
     }
 }
@@ -195,7 +195,11 @@ async fn what_is_wrong_with_one_call_is_its_own_failure() -> anyhow::Result<()> 
     let (id, answer) = talk.answer().await?;
     let refused = failure(&answer)?;
     ensure!(id == 4 && refused.code == "body-invalid" && refused.message.contains("id 4"), "{refused:?}");
-    release(&client, "held", &held.token).await.map_err(|failure| anyhow::anyhow!("{failure:?}"))?.ok().context("stale")?;
+    release(&client, "held", &held.token)
+        .await
+        .map_err(|failure| anyhow::anyhow!("{failure:?}"))?
+        .ok()
+        .context("stale")?;
     let (id, answer) = talk.answer().await?;
     ensure!(id == 4 && granted(answer)?.attempt == 2);
 

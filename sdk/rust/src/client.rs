@@ -48,8 +48,8 @@ pub use self::builder::Builder;
 pub use self::error::{Certainty, Error, codes};
 pub use self::grant::{Grant, TooLate};
 pub use self::types::{
-    Checkpoint, Claim, ClaimOutcome, Claimed, Completed, Envelope, FencingToken, Held, KeyState, Outcome, Recorded, Replay,
-    Reserve,
+    Checkpoint, Claim, ClaimOutcome, Claimed, Completed, Envelope, FencingToken, Held, KeyState, Outcome, Recorded,
+    Replay, Reserve,
 };
 
 /// Calls that go on without their caller, at a time. Beyond it grants are left to lapse.
@@ -176,9 +176,7 @@ impl Client {
                 fencing: FencingToken::from_message(replay.fencing),
             }),
             Said::Mismatch(_) => Outcome::Mismatch,
-            Said::InProgress(progress) => {
-                Outcome::InProgress { retry_after: from_millis(progress.retry_after_ms) }
-            }
+            Said::InProgress(progress) => Outcome::InProgress { retry_after: from_millis(progress.retry_after_ms) },
             Said::OutcomeUnknown(unknown) => Outcome::OutcomeUnknown {
                 attempt: unknown.attempt,
                 checkpoint: unknown.checkpoint.map(Checkpoint::from_message),

@@ -60,7 +60,9 @@ async fn a_key_is_granted_completed_and_replayed() -> anyhow::Result<()> {
         ensure!(client.lookup("acme", "k").await?.is_none());
         let claimed = client.claim(Claim::new("acme", "k2", "worker-7")).await?;
         match claimed {
-            ClaimOutcome::Claimed(claimed) => ensure!(claimed.fingerprint == "worker-7" && claimed.grant.attempt() == 2),
+            ClaimOutcome::Claimed(claimed) => {
+                ensure!(claimed.fingerprint == "worker-7" && claimed.grant.attempt() == 2)
+            }
             other => bail!("{other:?}"),
         }
     }
@@ -70,7 +72,9 @@ async fn a_key_is_granted_completed_and_replayed() -> anyhow::Result<()> {
 /// R13: the resends of an attempt bear its nonce, another question bears another.
 #[tokio::test]
 async fn a_lost_answer_is_asked_for_again_with_the_same_nonce() -> anyhow::Result<()> {
-    for (transport, fault) in TRANSPORTS.into_iter().flat_map(|one| [(one, Fault::LosesAnswers), (one, Fault::BreaksOff)]) {
+    for (transport, fault) in
+        TRANSPORTS.into_iter().flat_map(|one| [(one, Fault::LosesAnswers), (one, Fault::BreaksOff)])
+    {
         let (region, nodes) = Region::start(3)?;
         let client = builder(&nodes, transport).connect().await?;
         region.fault(1, fault);

@@ -329,10 +329,8 @@ impl Server {
 
 /// A failure as a call of its own has it.
 fn status(failure: &v1::Failure) -> Status {
-    let metadata = [
-        ("definite".to_owned(), failure.definite.to_string()),
-        ("leader".to_owned(), failure.leader.to_string()),
-    ];
+    let metadata =
+        [("definite".to_owned(), failure.definite.to_string()), ("leader".to_owned(), failure.leader.to_string())];
     let mut details = ErrorDetails::with_error_info(failure.code.clone(), "holdfast", metadata);
     if failure.retry_after_ms > 0 {
         details.set_retry_info(Some(Duration::from_millis(failure.retry_after_ms.into())));
