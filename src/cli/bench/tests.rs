@@ -126,7 +126,7 @@ fn connections_grow_with_the_clients() {
 fn the_flags_make_a_plan_or_say_what_does_not_go_together() -> anyhow::Result<()> {
     let bench = |concurrency, connections| Bench {
         asking: Asking {
-            address: super::super::client::Address::DEFAULT.parse().expect("the default address parses"),
+            address: Address::DEFAULT.parse().expect("the default address parses"),
             output: Output::Text,
         },
         target: Vec::new(),
