@@ -143,6 +143,16 @@ pub const MAX_LABEL_SETS_PER_TENANT: usize = 100;
 
 /// Connections to a node.
 pub const MAX_CONNECTIONS: usize = 4_096;
+/// Sessions of a node: each holds what the next limits allow.
+pub const MAX_SESSIONS: usize = 1_024;
+/// Calls in flight on one session: a busy service's, and few enough to be answered within one sync.
+pub const MAX_CALLS_PER_SESSION: u32 = 1_024;
+/// Bytes of calls that one session was sent and has not answered, beyond which it reads no more: some of the largest.
+pub const SESSION_HELD_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of answers that one session's client has not taken, beyond which no more calls are started.
+pub const SESSION_UNSENT_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of one message of a session, unless one answer alone is larger: an HTTP/2 frame.
+pub const SESSION_FRAME_BYTES: usize = 64 * 1024;
 /// Concurrent streams of one HTTP/2 connection.
 pub const MAX_STREAMS_PER_CONNECTION: u32 = 1_024;
 /// Bytes of an HTTP request's header block.

@@ -49,7 +49,6 @@ struct Frame {
 }
 
 /// Answers a call of a session.
-#[expect(dead_code, reason = "sessions are served by it")]
 pub(super) async fn answer(services: &Services, call: v1::SessionCall, received: Monotonic) -> v1::SessionAnswer {
     let v1::SessionCall { id, timeout_ms, call } = call;
     let most_body_bytes = services.max_envelope_body_bytes;
