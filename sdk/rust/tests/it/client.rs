@@ -60,7 +60,9 @@ async fn a_key_is_granted_completed_and_replayed() -> anyhow::Result<()> {
         ensure!(client.lookup("acme", "k").await?.is_none());
         let claimed = client.claim(Claim::new("acme", "k2", "worker-7")).await?;
         match claimed {
-            ClaimOutcome::Claimed(claimed) => ensure!(claimed.fingerprint == "worker-7" && claimed.grant.attempt() == 2),
+            ClaimOutcome::Claimed(claimed) => {
+                ensure!(claimed.fingerprint == "worker-7" && claimed.grant.attempt() == 2)
+            }
             other => bail!("{other:?}"),
         }
     }
@@ -70,7 +72,9 @@ async fn a_key_is_granted_completed_and_replayed() -> anyhow::Result<()> {
 /// R13: the resends of an attempt bear its nonce, another question bears another.
 #[tokio::test]
 async fn a_lost_answer_is_asked_for_again_with_the_same_nonce() -> anyhow::Result<()> {
-    for (transport, fault) in TRANSPORTS.into_iter().flat_map(|one| [(one, Fault::LosesAnswers), (one, Fault::BreaksOff)]) {
+    for (transport, fault) in
+        TRANSPORTS.into_iter().flat_map(|one| [(one, Fault::LosesAnswers), (one, Fault::BreaksOff)])
+    {
         let (region, nodes) = Region::start(3)?;
         let client = builder(&nodes, transport).connect().await?;
         region.fault(1, fault);
@@ -157,10 +161,10 @@ async fn the_leader_is_asked_and_hints_are_followed() -> anyhow::Result<()> {
 
         region.fault(3, Fault::NotLeader(2));
         region.leader(2);
-        granted(&client, "b").await?;
+        drop(granted(&client, "b").await?);
         let asked: Vec<u64> = region.reserves().iter().map(|(node, _)| *node).collect();
         ensure!(asked == [3, 3, 2], "{transport:?}: {asked:?}");
-        granted(&client, "c").await?;
+        drop(granted(&client, "c").await?);
         let asked: Vec<u64> = region.reserves().iter().map(|(node, _)| *node).collect();
         ensure!(asked == [3, 3, 2, 2], "{transport:?}: it remembers: {asked:?}");
     }
@@ -172,17 +176,17 @@ async fn dead_and_slow_nodes_are_left_aside() -> anyhow::Result<()> {
     for transport in TRANSPORTS {
         let (region, mut nodes) = Region::start(3)?;
         let client = builder(&nodes, transport).connect().await?;
-        granted(&client, "before").await?;
+        drop(granted(&client, "before").await?);
         // The leader dies.
         drop(nodes.remove(0));
-        granted(&client, "dead").await?;
-        granted(&client, "dead too").await?;
+        drop(granted(&client, "dead").await?);
+        drop(granted(&client, "dead too").await?);
 
         // The next one is slow.
         region.leader(2);
         region.fault(2, Fault::Slow(PATIENCE));
         let started = region.arrived().len();
-        tokio::time::timeout(PATIENCE / 4, granted(&client, "slow")).await.context("nobody else was asked")??;
+        drop(tokio::time::timeout(PATIENCE / 4, granted(&client, "slow")).await.context("nobody else was asked")??);
         let asked: Vec<u64> = region.arrived().iter().skip(started).map(|arrived| arrived.node).collect();
         ensure!(asked.last() == Some(&3), "{transport:?}: {asked:?}");
     }
@@ -318,7 +322,7 @@ async fn positions_go_along_and_only_grow() -> anyhow::Result<()> {
         let client = builder(&nodes, transport).connect().await?;
         for (number, position) in [7, 5, 9, 0].into_iter().enumerate() {
             region.position(position);
-            granted(&client, &format!("k{number}")).await?;
+            drop(granted(&client, &format!("k{number}")).await?);
         }
         let seen: Vec<Option<u64>> = region
             .arrived()
@@ -361,7 +365,7 @@ async fn minted_keys_bear_the_newest_epoch() -> anyhow::Result<()> {
     let client = builder(&nodes, Transport::Session).connect().await?;
     let key = client.mint_key("acme", "eu")?;
     ensure!(key.as_str().starts_with("hf1.eu.0."), "nothing is known yet: {key:?}");
-    granted(&client, key.as_str()).await?;
+    drop(granted(&client, key.as_str()).await?);
     let key = client.mint_key("acme", "eu")?;
     ensure!(key.as_str().starts_with("hf1.eu.3."), "{key:?}");
     ensure!(client.mint_key("acme", "EU").is_err());

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use holdfast_client::proto::v1;
 use holdfast_client::proto::v1::reservations_server::{Reservations, ReservationsServer};
@@ -164,6 +165,17 @@ impl Region {
         self.world().most_in_flight
     }
 
+    /// A key whose attempt ran out, and nobody knows what came of it.
+    pub(crate) fn lapse(&self, key: &str) {
+        let lapsed = Key { nonce: b"another".to_vec(), sequence: 1, held: false, envelope: None };
+        self.world().keys.insert(key.to_owned(), lapsed);
+    }
+
+    /// The body of a key's answer.
+    pub(crate) fn envelope(&self, key: &str) -> Option<Bytes> {
+        Some(self.world().keys.get(key)?.envelope.as_ref()?.body.clone())
+    }
+
     /// A key that an attempt before holds.
     pub(crate) fn hold(&self, key: &str) {
         let held = Key { nonce: b"another".to_vec(), sequence: 1, held: true, envelope: None };
@@ -211,6 +223,11 @@ impl World {
                 Answer::Checkpoint(v1::CheckpointResponse { outcome, epoch })
             }
             Call::Lookup(_) => Answer::Lookup(v1::LookupResponse { record: None, epoch }),
+            Call::Claim(request) if self.keys.get(&request.key).is_some_and(|key| key.envelope.is_some()) => {
+                let not = v1::NotClaimable { state: v1::KeyState::Completed.into() };
+                let outcome = Some(v1::claim_response::Outcome::NotClaimable(not));
+                Answer::Claim(v1::ClaimResponse { outcome, epoch })
+            }
             Call::Claim(request) => {
                 let grant = Some(self.grant(1, 2, false));
                 let fingerprint = request.worker.into_bytes().into();
@@ -329,10 +346,8 @@ impl Server {
 
 /// A failure as a call of its own has it.
 fn status(failure: &v1::Failure) -> Status {
-    let metadata = [
-        ("definite".to_owned(), failure.definite.to_string()),
-        ("leader".to_owned(), failure.leader.to_string()),
-    ];
+    let metadata =
+        [("definite".to_owned(), failure.definite.to_string()), ("leader".to_owned(), failure.leader.to_string())];
     let mut details = ErrorDetails::with_error_info(failure.code.clone(), "holdfast", metadata);
     if failure.retry_after_ms > 0 {
         details.set_retry_info(Some(Duration::from_millis(failure.retry_after_ms.into())));
