@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use holdfast_client::client::{Client, Envelope, Outcome, Reserve};
 
 /// What a payment provider is to this example. A real one gets the fencing token as its own idempotency key, or compares it.
-pub trait Provider {
+pub(crate) trait Provider {
     /// Charges, and returns the charge's number.
     fn charge(&mut self, invoice: &str, cents: u64) -> anyhow::Result<String>;
 }
@@ -19,7 +19,7 @@ pub trait Provider {
 ///
 /// # Errors
 /// When the caller has to ask again, or may not.
-pub async fn charge(
+pub(crate) async fn charge(
     client: &Client,
     provider: &mut impl Provider,
     invoice: &str,

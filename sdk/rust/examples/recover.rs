@@ -8,14 +8,14 @@ use anyhow::bail;
 use holdfast_client::client::{Claim, ClaimOutcome, Client, Envelope, Held, KeyState};
 
 /// Where it can be looked up what was executed: the payment provider's list of charges, say.
-pub trait Records {
+pub(crate) trait Records {
     /// The charge that was made for an invoice, if one was.
     fn charge_of(&self, invoice: &str) -> Option<String>;
 }
 
 /// What became of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recovered {
+pub(crate) enum Recovered {
     /// It was executed: its answer is stored now.
     Completed,
     /// It was not: the next attempt may.
@@ -28,7 +28,7 @@ pub enum Recovered {
 ///
 /// # Errors
 /// When the key has to be looked at again later.
-pub async fn recover(client: &Client, records: &impl Records, invoice: &str) -> anyhow::Result<Recovered> {
+pub(crate) async fn recover(client: &Client, records: &impl Records, invoice: &str) -> anyhow::Result<Recovered> {
     let claimed = match client.claim(Claim::new("shop", invoice, "recover-1")).await? {
         ClaimOutcome::Claimed(claimed) => claimed,
         ClaimOutcome::NotClaimable(state) => return Ok(Recovered::Nothing(state)),

@@ -193,6 +193,20 @@ async fn dead_and_slow_nodes_are_left_aside() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A node that shuts down says when it may be asked again; another one need not be waited for.
+#[tokio::test]
+async fn a_node_that_takes_no_session_is_left_aside() -> anyhow::Result<()> {
+    let (region, nodes) = Region::start(2)?;
+    region.fault(1, Fault::Closes);
+    let client = builder(&nodes, Transport::Session);
+    // The topology is asked over the same connection, so that the second node tells it.
+    let client = client.connect().await?;
+    let asking = granted(&client, "k");
+    drop(tokio::time::timeout(PATIENCE, asking).await.context("it waited for the node that shuts down")??);
+    ensure!(region.reserves().iter().all(|(node, _)| *node == 2), "{:?}", region.reserves());
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_broken_session_is_opened_anew() -> anyhow::Result<()> {
     let (region, nodes) = Region::start(1)?;
@@ -266,7 +280,7 @@ async fn a_dropped_grant_does_what_was_chosen() -> anyhow::Result<()> {
             client.settle().await;
             ensure!(region.releases() == releases, "{transport:?} {on_drop:?} started {started}");
             let released = granted(&client, "done").await?;
-            released.release().await?;
+            ensure!(released.release().await? == Held::Done);
             drop(released);
             client.settle().await;
             ensure!(region.releases() == releases + 1, "{transport:?}: it is released once");

@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     Refuses,
     /// It does nothing: too much waits.
     Overloaded,
+    /// It takes no sessions, since it shuts down.
+    Closes,
 }
 
 /// Something that reached a node.
@@ -287,22 +289,13 @@ impl Server {
             world.arrived.push(Arrived { node: self.node, call: call.clone() });
             world.faults.get(&self.node).copied().unwrap_or(Fault::None)
         };
-        let failure = |code: &str, retry_after_ms, leader| {
-            Err(Silence::Failure(v1::Failure {
-                code: code.to_owned(),
-                message: "as the test wants it".to_owned(),
-                definite: true,
-                retry_after_ms,
-                grpc_code: 14,
-                leader,
-            }))
-        };
+        let failure = |code, retry_after_ms, leader| Err(Silence::Failure(failure(code, retry_after_ms, leader)));
         match fault {
             Fault::NotLeader(leader) => return failure("store-unavailable", 100, leader),
             Fault::Refuses => return failure("key-invalid", 0, 0),
             Fault::Overloaded => return failure("overloaded", 10, 0),
             Fault::Slow(time) => tokio::time::sleep(time).await,
-            Fault::None | Fault::LosesAnswers | Fault::BreaksOff => {}
+            Fault::None | Fault::LosesAnswers | Fault::BreaksOff | Fault::Closes => {}
         }
         let answer = self.region.world().apply(call);
         match fault {
@@ -344,6 +337,11 @@ impl Server {
     }
 }
 
+fn failure(code: &str, retry_after_ms: u32, leader: u64) -> v1::Failure {
+    let (code, message) = (code.to_owned(), "as the test wants it".to_owned());
+    v1::Failure { code, message, definite: true, retry_after_ms, grpc_code: 14, leader }
+}
+
 /// A failure as a call of its own has it.
 fn status(failure: &v1::Failure) -> Status {
     let metadata =
@@ -377,6 +375,9 @@ macro_rules! calls {
                 &self,
                 requests: Request<Streaming<v1::SessionRequest>>,
             ) -> Result<Response<Self::SessionStream>, Status> {
+                if self.region.world().faults.get(&self.node) == Some(&Fault::Closes) {
+                    return Err(status(&failure("store-unavailable", 60_000, 0)));
+                }
                 let server = self.clone();
                 let hello = v1::SessionResponse { answers: Vec::new(), max_in_flight: MOST_IN_FLIGHT };
                 let answered = requests
