@@ -47,11 +47,7 @@ pub fn monotonic() -> Monotonic {
 ///
 /// Read through libc, which lets a test give one process of several another clock.
 #[must_use]
-#[expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "this is the one place that reads it"
-)]
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is the one place that reads it")]
 pub fn wall_unix_ms() -> u64 {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
     u64::try_from(since_epoch.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)

@@ -17,6 +17,7 @@ use tonic::Status;
 
 use super::error::ApiError;
 use crate::limits;
+use crate::telemetry::metrics;
 
 /// Bytes of unfinished bodies that the node holds: a few hundred of the largest, so that slow senders cannot fill memory.
 const MAX_HELD_BYTES: usize = 256 * 1024 * 1024;
@@ -131,6 +132,7 @@ impl Body for RequestBody {
                 if this.admit(frame.data_ref().map_or(0, Bytes::len)) {
                     Poll::Ready(Some(Ok(frame)))
                 } else {
+                    metrics::overloaded(metrics::Overload::Messages);
                     Poll::Ready(Some(Err(ApiError::Reading.into())))
                 }
             }

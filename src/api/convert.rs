@@ -19,8 +19,8 @@ use crate::clock::Monotonic;
 use crate::ids::{EndpointName, FencingToken, Fingerprint};
 use crate::limits;
 use crate::region::calls::{
-    Certainty, CheckpointCall, ClaimCall, CompleteCall, ExtendCall, Failure, GrantCall, LookupCall, ReleaseCall, ReserveCall,
-    ResolveCall, Verdict,
+    Certainty, CheckpointCall, ClaimCall, CompleteCall, ExtendCall, Failure, GrantCall, LookupCall, ReleaseCall,
+    ReserveCall, ResolveCall, Verdict,
 };
 
 /// The endpoint of a call that names none and brings no request.

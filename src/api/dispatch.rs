@@ -15,11 +15,13 @@ use http_body_util::Either;
 use hyper::body::Incoming;
 use tonic::Status;
 use tonic::codegen::{BoxFuture, Service};
+use tracing::Instrument as _;
 
 use super::body::{Held, Messages, RequestBody};
 use super::error::of_undecodable;
 use super::grpc::Services;
 use super::session::Sessions;
+use crate::telemetry::trace;
 
 /// The paths of the reservations service begin with this.
 const RESERVATIONS: &str = "/holdfast.v1.Reservations/";
@@ -48,11 +50,7 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 impl Dispatch {
-    pub(super) fn new(
-        reservations: ReservationsServer<Services>,
-        sessions: Sessions,
-        routes: axum::Router,
-    ) -> Self {
+    pub(super) fn new(reservations: ReservationsServer<Services>, sessions: Sessions, routes: axum::Router) -> Self {
         Self { reservations, sessions, routes: routes.into_service(), held: Held::default() }
     }
 }
@@ -69,11 +67,21 @@ impl hyper::service::Service<Request<Incoming>> for Dispatch {
             return Answering::Grpc(self.sessions.open(request.map(body), messages.clone()));
         }
         let request = request.map(|incoming| RequestBody::new(incoming, self.held.clone()));
+        let traceparent = request.headers().get(trace::TRACEPARENT).and_then(|value| value.to_str().ok());
+        let span = traceparent.and_then(trace::span);
         if request.uri().path().starts_with(RESERVATIONS) && is_grpc(request.headers()) {
-            return Answering::Grpc(self.reservations.clone().call(request));
+            let answer = self.reservations.clone().call(request);
+            return Answering::Grpc(match span {
+                None => answer,
+                Some(span) => Box::pin(answer.instrument(span)),
+            });
         }
         let mut routes = self.routes.clone();
-        Answering::Http(Box::pin(async move { routes.call(request).await }))
+        let answer = async move { routes.call(request).await };
+        Answering::Http(match span {
+            None => Box::pin(answer),
+            Some(span) => Box::pin(answer.instrument(span)),
+        })
     }
 }
 

@@ -19,6 +19,7 @@ mod grpc;
 mod http;
 mod peer;
 mod reply;
+mod scrape;
 mod session;
 mod socket;
 
@@ -94,7 +95,8 @@ pub async fn serve(
 
     let mut watcher = JoinSet::new();
     watcher.spawn(report_health(reporter.clone(), router));
-    let mut connections = connection::accept(listener, dispatch, Bounds::of_clients(settings.max_connections), &mut shutdown).await;
+    let mut connections =
+        connection::accept(listener, dispatch, Bounds::of_clients(settings.max_connections), &mut shutdown).await;
     watcher.shutdown().await;
     end_health(reporter).await;
     tokio::join!(connection::drain(&mut connections, settings.drain), sessions.drain(settings.drain));

@@ -212,7 +212,11 @@ impl Keys {
             _ => Err(Status::unimplemented("no test asks")),
         };
         let answer = answered.unwrap_or_else(|status| {
-            Answer::Failure(v1::Failure { code: "overloaded".to_owned(), message: status.to_string(), ..v1::Failure::default() })
+            Answer::Failure(v1::Failure {
+                code: "overloaded".to_owned(),
+                message: status.to_string(),
+                ..v1::Failure::default()
+            })
         });
         v1::SessionAnswer { id: call.id, answer: Some(answer) }
     }

@@ -11,7 +11,7 @@ mod exit;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 mod output;
 mod parse;
 #[cfg(test)]

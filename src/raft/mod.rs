@@ -1,12 +1,15 @@
 //! Consensus: the only user of openraft. One [`Group`] a partition; all groups of a node share one log thread.
 //!
 //! The way of a command: [`Group::propose`] → `batcher` (what waits while the last write syncs goes together) → openraft →
-//! `log_store` (memory at once, disk by `log_thread`) → `state_machine` (decides, writes one batch) → the reply.
+//! `log_store` (memory at once, disk by `log_thread`) → `state_machine` (decides, writes one batch) → the reply. To the other
+//! nodes: `network` → `pipeline` → the wire → `peer` → openraft there.
 //!
 //! Deliberately absent: the meaning of a command (`reservation`), and the time that leases take (`region`).
 
 mod batcher;
+mod gauges;
 mod group;
+mod heartbeat;
 mod log_store;
 mod log_thread;
 mod members;
@@ -19,7 +22,8 @@ mod state_machine;
 mod tests;
 mod types;
 
-pub use group::{Group, GroupSettings, Leadership, Membership};
+pub use gauges::Gauges;
+pub use group::{Group, GroupSettings, Leadership, Membership, Progress};
 pub use log_thread::{LogHandle, LogThread};
 pub use peer::Refused;
 pub use state_machine::{Change, Hook, Hooks};

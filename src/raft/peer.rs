@@ -112,11 +112,7 @@ impl Group {
             last_log_id: message.last.as_ref().map(entry_id_from),
             leadership_transfer: message.leadership_transfer,
         };
-        let reply = if message.pre_vote {
-            self.raft.pre_vote(request).await
-        } else {
-            self.raft.vote(request).await
-        };
+        let reply = if message.pre_vote { self.raft.pre_vote(request).await } else { self.raft.vote(request).await };
         let reply = reply.map_err(|error| {
             self.check();
             Refused::Stopped(error.to_string())

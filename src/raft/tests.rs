@@ -3,4 +3,6 @@
 
 pub(super) mod cluster;
 mod failover;
+mod membership;
+mod suite;
 mod wire;

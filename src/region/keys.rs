@@ -23,6 +23,7 @@ use crate::reservation::Reply;
 use crate::reservation::command::{self, Command, Complete, Kind};
 use crate::reservation::record::Terms;
 use crate::reservation::reply::Grant;
+use crate::telemetry::metrics;
 use crate::time::LogTime;
 
 /// How long a node waits to hear of a cluster key that others know.
@@ -81,6 +82,7 @@ impl Region {
             return Err(Failure::DiskLow { free_bytes, least_bytes });
         }
         if partition.held() >= limits::MAX_HELD_KEYS / self.partitions.len().max(1) {
+            metrics::overloaded(metrics::Overload::HeldKeys);
             return Err(Failure::Overloaded { retry_after: Duration::from_secs(1) });
         }
         if self.tokens.current().is_none() {
@@ -249,11 +251,8 @@ impl Region {
         let served = self.served(&call.key, until).await?;
         let Served { partition, basis } = &served;
         self.admit(partition)?;
-        let kind = Kind::Claim {
-            nonce: call.nonce.clone(),
-            lease_ms: call.lease_ms,
-            worker: call.worker.as_str().into(),
-        };
+        let kind =
+            Kind::Claim { nonce: call.nonce.clone(), lease_ms: call.lease_ms, worker: call.worker.as_str().into() };
         let reply = partition.command(&call.key, &basis.home, served.command(kind), Bytes::new()).await?;
         let outcome = if let Reply::Claimed(grant) = reply {
             let left = partition.confirm(&call.key, basis, &grant, call.received).await?;

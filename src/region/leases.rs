@@ -252,7 +252,10 @@ mod tests {
         let leases = leading(1);
         let grant = holding(1, 1_000, 0);
         leases.follow(&key("a"), Some(grant), at(10));
-        assert_eq!(leases.confirm(1, &key("a"), grant.token, at(5), at(20)), Confirmation::Valid(Duration::from_secs(1)));
+        assert_eq!(
+            leases.confirm(1, &key("a"), grant.token, at(5), at(20)),
+            Confirmation::Valid(Duration::from_secs(1))
+        );
         assert_eq!(
             leases.confirm(1, &key("a"), grant.token, at(410), at(420)),
             Confirmation::Valid(Duration::from_millis(600)),

@@ -21,7 +21,7 @@ use rocksdb::{ColumnFamilyDescriptor, DB, ErrorKind};
 use crate::codec::{CodecError, keys, pb};
 use crate::ids::PartitionCount;
 
-pub use group::{GroupBatch, GroupFamily};
+pub use group::{GroupBatch, GroupFamily, GroupSizes};
 pub use identity::{peek, set_founders};
 pub use log::{LogBatch, LogFamily};
 

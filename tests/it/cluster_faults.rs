@@ -11,8 +11,8 @@ use anyhow::{bail, ensure};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cluster::{self, Cluster, Founding};
 use crate::calls::TENANT;
+use crate::cluster::{self, Cluster, Founding};
 use crate::crash::{Broken, ask_for_every_key, judge_promises};
 use crate::harness;
 use crate::history::OnLapse;

@@ -131,6 +131,14 @@ impl Start {
         self
     }
 
+    /// What is logged, in place of what was said before.
+    pub(crate) fn log(mut self, filter: &str) -> Self {
+        while let Some(at) = self.flags.iter().position(|flag| flag == "--log") {
+            self.flags.drain(at..at + 2);
+        }
+        self.flag("--log", filter)
+    }
+
     /// Adds a flag that has no value.
     pub(crate) fn bare(mut self, name: &str) -> Self {
         self.flags.push(name.to_owned());
@@ -318,9 +326,10 @@ impl Logs {
     }
 
     fn address(&self) -> Option<SocketAddr> {
-        // `dev` says it on stdout and `server` in its log; other addresses may stand before it.
+        // `dev` says it on stdout and `server` in its log, as text or as JSON; other addresses may stand before it.
         let output = self.all();
-        let (_, rest) = output.split_once("HTTP/JSON on 127.0.0.1:").or(output.split_once("address=127.0.0.1:"))?;
+        let ways = ["HTTP/JSON on 127.0.0.1:", "address=127.0.0.1:", "\"address\":\"127.0.0.1:"];
+        let (_, rest) = ways.iter().find_map(|way| output.split_once(way))?;
         let end = rest.find(|c: char| !c.is_ascii_digit())?;
         let port = rest.get(..end)?.parse().ok()?;
         Some(SocketAddr::from(([127, 0, 0, 1], port)))

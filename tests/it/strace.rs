@@ -17,6 +17,8 @@ pub(crate) enum Need {
     Strace,
     /// The right to mount a tmpfs.
     Mount,
+    /// promtool, which comes with Prometheus.
+    Promtool,
     /// faketime, which gives a process another wall clock.
     Faketime,
 }
@@ -41,6 +43,11 @@ pub(crate) fn available(needs: &[Need]) -> anyhow::Result<bool> {
                         why.trim()
                     )
                 }),
+            Need::Promtool => Command::new("promtool")
+                .arg("--version")
+                .output()
+                .err()
+                .map(|error| format!("promtool does not run ({error}): install it with `make setup`")),
             Need::Faketime => {
                 let runs =
                     Command::new("faketime").args(["-f", "+1d", "true"]).output().is_ok_and(|run| run.status.success());

@@ -48,8 +48,8 @@ pub use self::builder::Builder;
 pub use self::error::{Certainty, Error, codes};
 pub use self::grant::{Grant, TooLate};
 pub use self::types::{
-    Checkpoint, Claim, ClaimOutcome, Claimed, Completed, Envelope, FencingToken, Held, KeyState, Outcome, Recorded, Replay,
-    Reserve,
+    Checkpoint, Claim, ClaimOutcome, Claimed, Completed, Envelope, FencingToken, Held, KeyState, Outcome, Recorded,
+    Replay, Reserve,
 };
 
 /// Calls that go on without their caller, at a time. Beyond it grants are left to lapse.
@@ -176,9 +176,7 @@ impl Client {
                 fencing: FencingToken::from_message(replay.fencing),
             }),
             Said::Mismatch(_) => Outcome::Mismatch,
-            Said::InProgress(progress) => {
-                Outcome::InProgress { retry_after: from_millis(progress.retry_after_ms) }
-            }
+            Said::InProgress(progress) => Outcome::InProgress { retry_after: from_millis(progress.retry_after_ms) },
             Said::OutcomeUnknown(unknown) => Outcome::OutcomeUnknown {
                 attempt: unknown.attempt,
                 checkpoint: unknown.checkpoint.map(Checkpoint::from_message),
@@ -264,11 +262,16 @@ impl Client {
         IdempotencyKey::parse(&key.with_mint_epoch(epoch).to_string())
     }
 
-    /// Waits until everything that goes on in the background has ended: releases of dropped grants. Grants that are
-    /// dropped later are not waited for.
+    /// Waits until nothing goes on in the background: no release of a dropped grant, no question of a caller that went
+    /// away. For the end of a program, and of a test.
     pub async fn settle(&self) {
-        let mut behind = std::mem::take(&mut *self.0.behind());
-        while behind.join_next().await.is_some() {}
+        loop {
+            let mut behind = std::mem::take(&mut *self.0.behind());
+            if behind.is_empty() {
+                return;
+            }
+            while behind.join_next().await.is_some() {}
+        }
     }
 
     fn partition(&self, tenant: &str, key: &str) -> Option<u16> {

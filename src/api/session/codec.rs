@@ -111,7 +111,8 @@ mod tests {
             v1::SessionAnswer { id, answer: Some(v1::session_answer::Answer::Failure(failure)) }
         };
         let mut frames = Frames::greeting();
-        let sizes = [10, limits::SESSION_FRAME_BYTES / 2, limits::SESSION_FRAME_BYTES / 2, limits::SESSION_FRAME_BYTES * 2, 1];
+        let sizes =
+            [10, limits::SESSION_FRAME_BYTES / 2, limits::SESSION_FRAME_BYTES / 2, limits::SESSION_FRAME_BYTES * 2, 1];
         for (id, bytes) in (1..).zip(sizes) {
             frames.push(&answer(id, bytes));
         }
@@ -128,7 +129,11 @@ mod tests {
 
     #[test]
     fn a_call_is_taken_apart_without_being_understood() {
-        let call = v1::SessionCall { id: 7, timeout_ms: 9, call: Some(v1::session_call::Call::Lookup(v1::LookupRequest::default())) };
+        let call = v1::SessionCall {
+            id: 7,
+            timeout_ms: 9,
+            call: Some(v1::session_call::Call::Lookup(v1::LookupRequest::default())),
+        };
         let request = v1::SessionRequest { calls: vec![call.clone(), v1::SessionCall::default()] };
         let calls = Calls::decode(request.encode_to_vec().as_slice()).expect("the calls decode").calls;
         assert_eq!(v1::SessionCall::decode(calls[0].clone()), Ok(call));

@@ -131,9 +131,9 @@ async fn connect(plan: &Plan, index: usize) -> Result<Vec<Client>, Problem> {
         .attempt_timeout(PATIENCE)
         .deadline(PATIENCE)
         .connect();
-    let client = client.await.map_err(|error| {
-        Problem::unavailable(anyhow!("{}: start a node, or give its --address", error.message()))
-    })?;
+    let client = client
+        .await
+        .map_err(|error| Problem::unavailable(anyhow!("{}: start a node, or give its --address", error.message())))?;
     Ok((0..concurrency).map(|_| client.clone()).collect())
 }
 

@@ -60,7 +60,9 @@ fn faults_are_caught_and_named() -> anyhow::Result<()> {
         (Fault::InProgress, "reserve of a completed key answered in_progress"),
         (Fault::Late, "recorded as late"),
     ];
-    for ((fault, expected), transport) in faults.into_iter().zip([Transport::Unary, Transport::Session].into_iter().cycle()) {
+    for ((fault, expected), transport) in
+        faults.into_iter().zip([Transport::Unary, Transport::Session].into_iter().cycle())
+    {
         let fake = Fake::start(fault)?;
         let (exit, text, document) = run_plan(&Plan { transport, ..plan(&fake, Pacing::ClosedCount(40))? })?;
         assert_eq!(exit, Exit::Failed, "{fault:?}: {text}");
@@ -124,7 +126,7 @@ fn connections_grow_with_the_clients() {
 fn the_flags_make_a_plan_or_say_what_does_not_go_together() -> anyhow::Result<()> {
     let bench = |concurrency, connections| Bench {
         asking: Asking {
-            address: crate::cli::client::Address::DEFAULT.parse().expect("the default address parses"),
+            address: super::super::client::Address::DEFAULT.parse().expect("the default address parses"),
             output: Output::Text,
         },
         target: Vec::new(),

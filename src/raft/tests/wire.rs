@@ -25,7 +25,8 @@ type Answers<A> = Pin<Box<dyn Stream<Item = Result<A, Status>> + Send>>;
 
 impl Service {
     fn check<T>(&self, request: &Request<T>) -> Result<(u64, u64), Status> {
-        let from = self.peers.check(request.metadata()).map_err(|unfit| Status::failed_precondition(unfit.to_string()))?;
+        let from =
+            self.peers.check(request.metadata()).map_err(|unfit| Status::failed_precondition(unfit.to_string()))?;
         let link = (from, self.peers.me().node_id);
         match self.faults.borrow().contains(&link) {
             true => Err(Status::unavailable("the link is cut")),
@@ -93,7 +94,10 @@ impl v1::peer_server::Peer for Service {
         Err(Status::unimplemented("only Raft"))
     }
 
-    async fn forward(&self, _: Request<Streaming<v1::ForwardRequest>>) -> Result<Response<Self::ForwardStream>, Status> {
+    async fn forward(
+        &self,
+        _: Request<Streaming<v1::ForwardRequest>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
         Err(Status::unimplemented("only Raft"))
     }
 

@@ -99,7 +99,8 @@ impl Inner {
             known.budget.sent();
         }
         if let Call::Reserve(reserve) = call {
-            let wait_ms = u32::try_from(wait_left.as_millis()).unwrap_or(u32::MAX);
+            // Never less than it is: a wait that was asked for is one.
+            let wait_ms = u32::try_from(wait_left.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX);
             reserve.wait_ms = (wait_ms > 0).then_some(wait_ms);
             reserve.seen = partition.and_then(|partition| known.position(partition));
         }

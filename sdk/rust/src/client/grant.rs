@@ -254,9 +254,7 @@ impl Grant {
                     *self.finish_by.lock().unwrap_or_else(PoisonError::into_inner) = until;
                     Ok(Held::Done)
                 }
-                v1::extend_response::Outcome::StaleToken(stale) => {
-                    Ok(Held::Stale(KeyState::from_message(stale.state)))
-                }
+                v1::extend_response::Outcome::StaleToken(stale) => Ok(Held::Stale(KeyState::from_message(stale.state))),
             },
             _ => Err(unknown_answer()),
         }

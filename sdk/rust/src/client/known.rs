@@ -112,9 +112,8 @@ impl Known {
 
     /// Whether there is a node that this call has not been sent to, and that has not failed a moment ago.
     pub(super) fn has_another(&self, tried: &[u32], now: Moment) -> bool {
-        let fresh = |member: &Member| {
-            !tried.contains(&member.serial) && member.suspect_until.is_none_or(|until| now >= until)
-        };
+        let fresh =
+            |member: &Member| !tried.contains(&member.serial) && member.suspect_until.is_none_or(|until| now >= until);
         self.members.iter().any(fresh)
     }
 
@@ -196,11 +195,7 @@ impl Known {
 
 impl Member {
     fn candidate(&self, tried: &[u32]) -> Candidate {
-        Candidate {
-            node_id: self.node_id,
-            suspect_until: self.suspect_until,
-            tried: tried.contains(&self.serial),
-        }
+        Candidate { node_id: self.node_id, suspect_until: self.suspect_until, tried: tried.contains(&self.serial) }
     }
 }
 

@@ -70,9 +70,10 @@ impl Budget {
         let grown = now.since(self.filled).as_secs_f64() * self.rules.per_second;
         self.filled = now;
         self.tokens = (self.tokens + grown).min(self.most());
-        let allowed = self.tokens >= 1.0;
+        // Fractions do not add up exactly: five fifths are one.
+        let allowed = self.tokens > 0.999_999;
         if allowed {
-            self.tokens -= 1.0;
+            self.tokens = (self.tokens - 1.0).max(0.0);
         }
         allowed
     }

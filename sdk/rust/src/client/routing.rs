@@ -61,7 +61,11 @@ mod tests {
         assert_eq!(picked(&[node(1), node(2), node(3)], Some(2)), [1]);
         assert_eq!(picked(&[node(1), tried(2), node(3)], Some(2)), [0, 2]);
         assert_eq!(picked(&[node(1), suspect(2), node(3)], Some(2)), [0, 2]);
-        assert_eq!(picked(&[tried(1), suspect(2), tried(3)], Some(2)), [1], "suspects before what has failed this call");
+        assert_eq!(
+            picked(&[tried(1), suspect(2), tried(3)], Some(2)),
+            [1],
+            "suspects before what has failed this call"
+        );
         assert_eq!(picked(&[tried(1), tried(2), tried(3)], Some(2)), [1], "all were tried: the leader again");
     }
 

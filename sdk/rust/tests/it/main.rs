@@ -1,5 +1,7 @@
 //! The committed vectors, and the properties that they cannot list.
 
+mod client;
+mod fake;
 mod fingerprint;
 mod keys;
 
