@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::codec::{self, pb};
 use crate::ids::PartitionId;
 use crate::raft::log_thread::{Done, Durable, LogHandle, Write};
+use crate::raft::purge::LogBytes;
 use crate::raft::types::{
     EntryId, LogEntry, Types, Vote, entry_from, entry_id_from, entry_id_of, entry_id_to, entry_to, vote_from, vote_to,
 };
@@ -36,6 +37,7 @@ struct Tail {
     vote: Option<Vote>,
     purged: Option<EntryId>,
     last: Option<EntryId>,
+    size: LogBytes,
 }
 
 impl Tail {
@@ -91,9 +93,14 @@ impl GroupLog {
             Some(bytes) => Some(entry_id_from(&codec::open::<pb::LogId>("the last purged entry's id", bytes)?)),
             None => None,
         };
-        let last = family.last_entry(partition)?.map(entry_id_of).transpose()?.or(purged);
+        let last = family.last_entry(partition)?.map(entry_id_of).transpose()?;
+        // Entries that a snapshot covers may have been written once more while it was installed: the purge behind it, which
+        // would have removed them, did not come.
+        let last = last.filter(|last| purged.is_none_or(|purged: EntryId| purged.index < last.index)).or(purged);
+        let first = purged.map_or(0, |id| id.index.saturating_add(1));
+        let size = LogBytes::of(first, family.bytes(partition));
         let durable = last.map_or(0, |id| id.index);
-        let tail = Arc::new(Mutex::new(Tail { vote, purged, last, durable, ..Tail::default() }));
+        let tail = Arc::new(Mutex::new(Tail { vote, purged, last, durable, size, ..Tail::default() }));
         let shared = Arc::clone(&tail);
         Ok(Self {
             partition,
@@ -119,6 +126,18 @@ impl GroupLog {
     /// The last entry's id.
     pub(super) fn last(&self) -> Option<EntryId> {
         self.tail().last
+    }
+
+    /// The index of the last purged entry.
+    pub(super) fn purged_index(&self) -> u64 {
+        self.tail().purged.map_or(0, |id| id.index)
+    }
+
+    /// How many bytes were appended so far, how many of them the log has, and up to where it may be purged if `keep` are to
+    /// stay.
+    pub(super) fn bytes(&self, keep: u64) -> (u64, u64, Option<u64>) {
+        let tail = self.tail();
+        (tail.size.total(), tail.size.kept(), tail.size.purgeable(keep))
     }
 
     /// Says that entries up to an index were applied.
@@ -241,6 +260,7 @@ impl RaftLogStorage<Types> for GroupLog {
             for entry in entries {
                 let bytes = entry_to(&entry);
                 tail.bytes = tail.bytes.saturating_add(bytes.len());
+                tail.size.add(entry.log_id.index, bytes.len());
                 tail.last = Some(entry.log_id);
                 written.push((entry.log_id.index, bytes));
                 let size = written.last().map_or(0, |(_, bytes)| bytes.len());
@@ -256,6 +276,7 @@ impl RaftLogStorage<Types> for GroupLog {
         {
             let mut tail = self.tail();
             tail.drop_from(from);
+            tail.size.cut(from);
             tail.durable = tail.durable.min(from.saturating_sub(1));
             tail.last = last_log_id.or(tail.purged);
         }
@@ -267,7 +288,11 @@ impl RaftLogStorage<Types> for GroupLog {
         {
             let mut tail = self.tail();
             tail.purged = Some(log_id);
-            tail.last = tail.last.max(Some(log_id));
+            tail.size.purge(log_id.index);
+            // By index: behind a snapshot the log may end in entries that never were committed.
+            if tail.last.is_none_or(|last| last.index <= log_id.index) {
+                tail.last = Some(log_id);
+            }
         }
         self.write(|done| Write::Purge { index: log_id.index, log_id: bytes, done }).await?;
         self.tail().drop_until(log_id.index);

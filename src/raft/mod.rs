@@ -6,18 +6,22 @@
 //! Deliberately absent: the meaning of a command (`reservation`), and the time that leases take (`region`).
 
 mod batcher;
+mod exports;
 mod group;
 mod log_store;
 mod log_thread;
 mod members;
 mod network;
+mod purge;
 mod reads;
+mod receive;
+mod snapshot;
 mod state_machine;
 mod types;
 
 pub use group::{Group, GroupSettings, Leadership, Membership};
 pub use log_thread::{LogHandle, LogThread};
-pub use state_machine::{Change, Hook, Hooks};
+pub use state_machine::{Change, Hook, Hooks, ReplacedHook};
 pub use types::{Address, NodeId, OperationReply};
 
 /// Why a proposal has no reply.

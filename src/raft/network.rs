@@ -12,7 +12,8 @@ use openraft::storage::Snapshot;
 
 use crate::ids::PartitionId;
 use crate::peers::Peers;
-use crate::raft::state_machine::Flushed;
+use crate::raft::snapshot;
+use crate::raft::state_machine::SnapshotData;
 use crate::raft::types::{Address, Leader, NodeId, Types, Vote};
 
 /// Makes one group's connections.
@@ -28,7 +29,7 @@ impl Network {
 }
 
 /// A peer that is not there.
-pub(super) struct Nobody(NodeId);
+pub(super) struct Nobody(NodeId, PartitionId, Arc<Peers>);
 
 impl Nobody {
     fn unreachable(&self) -> Unreachable<Types> {
@@ -40,12 +41,12 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Nobody;
 
     async fn new_client(&mut self, target: NodeId, _node: &Address) -> Nobody {
-        Nobody(target)
+        Nobody(target, self.partition, Arc::clone(&self.peers))
     }
 }
 
 impl RaftNetworkV2<Types> for Nobody {
-    type SnapshotData = Flushed;
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
@@ -65,11 +66,11 @@ impl RaftNetworkV2<Types> for Nobody {
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: Snapshot<Leader, NodeId, Address, Flushed>,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        vote: Vote,
+        snapshot: Snapshot<Leader, NodeId, Address, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        Err(StreamingError::Unreachable(self.unreachable()))
+        snapshot::send(&self.2, self.0, self.1, vote, snapshot, cancel).await
     }
 }

@@ -42,6 +42,7 @@ impl Following {
     pub(super) fn hooks(&self) -> Hooks {
         let leases = Arc::clone(&self.leases);
         let wakers = Arc::clone(&self.wakers);
+        let all_wakers = Arc::clone(&self.wakers);
         Hooks {
             before: Box::new(move |changes: &[Change]| {
                 let now = clock::monotonic();
@@ -54,6 +55,7 @@ impl Following {
                     wakers.ring(&change.key);
                 }
             }),
+            replaced: Box::new(move || all_wakers.ring_all()),
         }
     }
 }

@@ -32,4 +32,9 @@ impl Wakers {
     pub(super) fn ring(&self, key: &RecordKey) {
         self.bell(key).notify_waiters();
     }
+
+    /// Rings for every key.
+    pub(super) fn ring_all(&self) {
+        self.bells.iter().chain([&self.spare]).for_each(Notify::notify_waiters);
+    }
 }

@@ -7,6 +7,8 @@
 //! that a power loss leaves the same choice.
 
 #[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod tests;
 
 use std::fs::{self, File, OpenOptions};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rocksdb::{Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{Direction, IteratorMode, Range, ReadOptions, WriteBatch, WriteOptions};
 
 use super::families::family;
 use super::{Database, StoreError};
@@ -112,6 +112,14 @@ impl LogFamily {
             entries.push((index, value.into_vec()));
         }
         Ok(entries)
+    }
+
+    /// About how many bytes a group's entries have on the disk.
+    #[must_use]
+    pub fn bytes(&self, partition: PartitionId) -> u64 {
+        let (start, end) = (keys::entry(partition, 0), keys::entries_end(partition));
+        let Ok(log) = family(&self.db, keys::LOG_FAMILY) else { return 0 };
+        self.db.get_approximate_sizes_cf(&log, &[Range::new(&start, &end)]).into_iter().sum()
     }
 
     /// A group's last entry.

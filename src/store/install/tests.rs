@@ -17,12 +17,12 @@ fn settings() -> StoreSettings {
     StoreSettings { block_cache_bytes: 8 << 20, write_buffer_bytes: 8 << 20 }
 }
 
-fn open(path: &Path) -> Result<Store, StoreError> {
+pub(super) fn open(path: &Path) -> Result<Store, StoreError> {
     let identity = pb::Identity { cluster_id: "c".to_owned(), partitions: 3, ..pb::Identity::default() };
     Store::open(path, &settings(), PartitionCount::new(3).unwrap(), identity).map(|(store, _)| store)
 }
 
-fn id(index: u64) -> pb::LogId {
+pub(super) fn id(index: u64) -> pb::LogId {
     pb::LogId { term: 2, node_id: 1, index }
 }
 
@@ -50,7 +50,7 @@ fn put(group: &GroupFamily, key: &[u8], value: &[u8]) {
 }
 
 /// Rows of all sizes, blobs among them, some on the disk and some in memory, and the state at `index`.
-fn fill(group: &GroupFamily, seed: u64, rows: u64, index: u64) {
+pub(super) fn fill(group: &GroupFamily, seed: u64, rows: u64, index: u64) {
     for row in 0..rows {
         let bytes = [0, 40, 700, 5_000, 70_000][usize::try_from(row % 5).unwrap()];
         put(group, &[&[0x20][..], &row.to_be_bytes()].concat(), &noise(seed + row, bytes));
