@@ -98,7 +98,8 @@ impl GroupLog {
         // would have removed them, did not come.
         let last = last.filter(|last| purged.is_none_or(|purged: EntryId| purged.index < last.index)).or(purged);
         let first = purged.map_or(0, |id| id.index.saturating_add(1));
-        let size = LogBytes::of(first, family.bytes(partition));
+        let end = last.map_or(0, |id| id.index.saturating_add(1));
+        let size = LogBytes::of(first, end, family.bytes(partition));
         let durable = last.map_or(0, |id| id.index);
         let tail = Arc::new(Mutex::new(Tail { vote, purged, last, durable, size, ..Tail::default() }));
         let shared = Arc::clone(&tail);

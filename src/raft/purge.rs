@@ -19,9 +19,13 @@ pub(super) struct LogBytes {
 }
 
 impl LogBytes {
-    /// Of a log that has `bytes` from `first` on.
-    pub(super) fn of(first: u64, bytes: u64) -> Self {
-        Self { total: bytes, marks: [(first, 0)].into() }
+    /// Of a log that has `bytes` from `first` on and before `end`: evenly, for want of anything better.
+    pub(super) fn of(first: u64, end: u64, bytes: u64) -> Self {
+        let entries = end.saturating_sub(first);
+        let steps = bytes.div_euclid(STEP_BYTES).min(entries).max(1);
+        let share = |of: u64, step: u64| u64::try_from(u128::from(of) * u128::from(step) / u128::from(steps));
+        let mark = |step| Some((first.saturating_add(share(entries, step).ok()?), share(bytes, step).ok()?));
+        Self { total: bytes, marks: (0..steps).filter_map(mark).collect() }
     }
 
     /// Counts an appended entry.
@@ -140,8 +144,21 @@ mod tests {
         bytes.add(100, 1);
         assert_eq!(bytes.purgeable(0), Some(99));
         assert_eq!(bytes.total(), 25 * MIB as u64 + 1, "it only grows");
-        let large = LogBytes::of(7, 300);
-        assert_eq!((large.kept(), large.purgeable(300), large.purgeable(301)), (300, Some(6), None));
-        assert_eq!(LogBytes::of(0, 5).purgeable(0), None, "nothing is before the first entry");
+    }
+
+    #[test]
+    fn a_log_that_was_there_counts_too() {
+        let small = LogBytes::of(7, 9, 300);
+        assert_eq!((small.kept(), small.purgeable(300), small.purgeable(301)), (300, Some(6), None));
+        assert_eq!(LogBytes::of(0, 9, 5).purgeable(0), None, "nothing is before the first entry");
+        let mut large = LogBytes::of(1_000, 2_000, 100 * MIB as u64);
+        assert_eq!((large.kept(), large.purgeable(32 * MIB as u64)), (100 * MIB as u64, Some(1_679)));
+        large.add(2_000, MIB);
+        assert_eq!(large.purgeable(32 * MIB as u64), Some(1_689));
+        large.purge(1_689);
+        assert_eq!(large.kept(), 32 * MIB as u64);
+        let (few, none) = (LogBytes::of(5, 7, 100 * MIB as u64), LogBytes::of(5, 5, 0));
+        assert_eq!((few.purgeable(50 * MIB as u64), few.purgeable(51 * MIB as u64)), (Some(5), Some(4)));
+        assert_eq!((none.kept(), none.purgeable(0)), (0, Some(4)));
     }
 }

@@ -102,11 +102,7 @@ impl Group {
     }
 }
 
-async fn begin_with<S>(
-    group: Group,
-    header: SnapshotHeader,
-    parts: S,
-) -> Result<(SnapshotProgress, Phase<S>), Status> {
+async fn begin_with<S>(group: Group, header: SnapshotHeader, parts: S) -> Result<(SnapshotProgress, Phase<S>), Status> {
     if let Some(reason) = group.stopped() {
         return Err(Status::unavailable(format!("the partition has stopped: {reason}")));
     }
@@ -120,7 +116,8 @@ async fn begin_with<S>(
     fits(&group, vote, last)?;
     let last_membership = stored_members_from(header.membership).map_err(not_understood)?;
     let meta = Meta { last_log_id: Some(last), last_membership };
-    let busy = |what| Status::resource_exhausted(format!("{what} takes in as many snapshots as it may: try again later"));
+    let busy =
+        |what| Status::resource_exhausted(format!("{what} takes in as many snapshots as it may: try again later"));
     let place = Place([
         group.receives().ok_or_else(|| busy("the partition"))?,
         group.family().may_install().ok_or_else(|| busy("the node"))?,

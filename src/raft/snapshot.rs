@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
+use openraft::StorageError;
+use openraft::alias::ErrorSourceOf;
 use openraft::errors::{ErrorSource as _, ReplicationClosed, StreamingError, Unreachable};
 use openraft::raft::SnapshotResponse;
 use openraft::storage::Snapshot;
-use openraft::alias::ErrorSourceOf;
 use openraft::vote::RaftLeaderId as _;
-use openraft::StorageError;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 

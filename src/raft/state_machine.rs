@@ -98,7 +98,8 @@ impl Machine {
         let state = family.state()?.unwrap_or_default();
         let view = Arc::new(RwLock::new(Arc::new(state.clone())));
         let exports = Exports::new(family.clone());
-        let mut machine = Self { family, state, view, hooks, log, swept: Arc::default(), exports, at_start: Meta::default() };
+        let mut machine =
+            Self { family, state, view, hooks, log, swept: Arc::default(), exports, at_start: Meta::default() };
         machine.at_start = machine.meta()?;
         Ok(machine)
     }
@@ -431,9 +432,7 @@ impl RaftStateMachine<Types> for Machine {
             return Ok(meta.last_log_id.is_some().then_some(Snapshot { meta, snapshot: SnapshotData::Flushed }));
         }
         let outgoing = self.exports.current(self.log.purged_index()).await.map_err(io::Error::other)?;
-        Ok(outgoing.map(|outgoing| Snapshot {
-            meta: outgoing.meta().clone(),
-            snapshot: SnapshotData::Outgoing(outgoing),
-        }))
+        Ok(outgoing
+            .map(|outgoing| Snapshot { meta: outgoing.meta().clone(), snapshot: SnapshotData::Outgoing(outgoing) }))
     }
 }

@@ -15,15 +15,15 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::*;
-use crate::codec::batch::Operation;
 use crate::codec;
+use crate::codec::batch::Operation;
 use crate::ids::{Digest, Epoch, IdempotencyKey, PartitionCount, RecordKey, RegionName, TenantId};
 use crate::peers::PROTOCOL;
 use crate::raft::log_store::GroupLog;
 use crate::raft::{Group, GroupSettings, Hooks, LogThread};
 use crate::store::{GroupBatch, LogBatch, Store, StoreSettings};
-use crate::wire::v1::{self, SnapshotProgress};
 use crate::wire::v1::peer_server::{Peer, PeerServer};
+use crate::wire::v1::{self, SnapshotProgress};
 
 const PARTITION: PartitionId = PartitionId(0);
 const WAIT: Duration = Duration::from_secs(20);
@@ -61,8 +61,7 @@ async fn try_node(path: &Path, peers: Arc<Peers>, founds: bool) -> Result<Node, 
         }),
     };
     let founders = founds.then(|| (node_id, Address { disk: format!("d{node_id}"), ..Address::default() }));
-    let settings =
-        GroupSettings { node_id, cluster_id: "c".to_owned(), founders: founders.into_iter().collect() };
+    let settings = GroupSettings { node_id, cluster_id: "c".to_owned(), founders: founders.into_iter().collect() };
     let mut tasks = JoinSet::new();
     let group = Group::start(PARTITION, &settings, store.group(PARTITION), handle, hooks, peers, &mut tasks).await?;
     Ok(Node { store, group, log, tasks, replaced })
@@ -176,7 +175,10 @@ impl Peer for Service {
     ) -> Result<Response<v1::TransferLeaderReply>, Status> {
         no()
     }
-    async fn forward(&self, _: Request<Streaming<v1::ForwardRequest>>) -> Result<Response<Self::ForwardStream>, Status> {
+    async fn forward(
+        &self,
+        _: Request<Streaming<v1::ForwardRequest>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
         no()
     }
     async fn change_members(
