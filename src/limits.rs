@@ -36,6 +36,22 @@ pub const MAX_GRPC_MESSAGE_BYTES: usize = MAX_ENVELOPE_BODY_BYTES + 256 * 1024;
 /// Bytes of one message between nodes: a batch of entries is cut at 1 MiB, one entry may be larger by what it started with.
 pub const MAX_PEER_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 
+/// Append requests of one group on their way to one peer: enough to fill a round trip between zones, few enough that a
+/// peer that falls behind is not buried.
+pub const MAX_APPENDS_IN_FLIGHT: usize = 32;
+/// Bytes of entries of one group on their way to one peer, unless one request alone is larger: the receiver has to keep
+/// them in memory until its disk has taken them.
+pub const MAX_APPEND_BYTES_IN_FLIGHT: usize = 4 * 1024 * 1024;
+/// How long a peer may leave appends unanswered before the stream is given up and made again, in milliseconds: longer
+/// than a disk's hiccup, and than the keepalive takes to see that a host is gone.
+pub const APPEND_STALL_MS: u64 = 5_000;
+/// How long a peer may take to say which group a stream is of, in milliseconds.
+pub const PEER_OPENING_MS: u64 = 5_000;
+/// Concurrent calls on one connection of a peer: for each of the most partitions a stream of entries and a heartbeat.
+pub const MAX_STREAMS_PER_PEER: u32 = 4_096;
+/// Connections of peers: a region has few nodes, and each makes two.
+pub const MAX_PEER_CONNECTIONS: usize = 256;
+
 /// Bytes of a checkpoint's name.
 pub const MAX_CHECKPOINT_NAME_BYTES: usize = 64;
 /// Bytes of a checkpoint's data. It stands inside the record, which every decision reads.
@@ -63,6 +79,8 @@ pub const MAX_KEY_TIME_AHEAD_MS: u64 = 24 * 3_600_000;
 /// A clock that is further than this ahead of log time waits for an operator, in milliseconds.
 pub const MAX_CLOCK_JUMP_MS: u64 = 3_600_000;
 
+/// Nodes that make a region together: each is a voter of every group, and every write waits for a majority of them.
+pub const MAX_FOUNDERS: usize = 9;
 /// Partitions of a cluster, fixed when it is made.
 pub const PARTITIONS: RangeInclusive<u16> = 1..=1_024;
 /// Partitions unless configured.
@@ -112,6 +130,11 @@ pub const SNAPSHOT_STALL_MS: u64 = 15_000;
 pub const SNAPSHOT_INSTALL_MS: u64 = 120_000;
 /// Bytes that must stay free on the disk beside a snapshot: the log needs them.
 pub const SNAPSHOT_FREE_DISK_BYTES: u64 = DEFAULT_MIN_FREE_DISK_BYTES;
+/// How long a snapshot that an operator asks for may take, in milliseconds: a flush of one group's memory.
+pub const SNAPSHOT_TIMEOUT_MS: u64 = 60_000;
+/// Entries of one group that a node may be behind and still become a voter or its leader: it catches up within seconds,
+/// while a group that waits for it commits nothing.
+pub const MAX_ENTRIES_BEHIND: u64 = 1_000;
 /// Records that one Sweep entry removes: it is applied between two batches of live traffic.
 pub const MAX_SWEPT_RECORDS: u32 = 512;
 
@@ -126,6 +149,18 @@ pub const PROPOSE_TIMEOUT_MS: u64 = 10_000;
 /// How long a leader may take to make sure that it still leads before a read is refused, in milliseconds: a read does
 /// nothing, so giving up is definite.
 pub const READ_TIMEOUT_MS: u64 = 5_000;
+
+/// How long a call may look for a node that serves it and wait for the answer unless its caller says less, beside the wait
+/// that it asks for, in milliseconds: a few elections.
+pub const CALL_TIMEOUT_MS: u64 = 10_000;
+/// Nodes that one call is passed to, one after another, when each says that it does not lead: elections that overlap.
+pub const MAX_FORWARDS: u32 = 8;
+/// Calls in flight from one node to another. Beyond it the node answers `overloaded`.
+pub const MAX_FORWARDED_CALLS: usize = 4_096;
+/// Calls in one message between nodes: about a millisecond of decoding.
+pub const MAX_FORWARDED_TOGETHER: usize = 256;
+/// Bytes of calls or answers in one message between nodes, unless one alone is larger.
+pub const MAX_FORWARDED_BYTES: usize = 1024 * 1024;
 
 /// Connections to a node.
 pub const MAX_CONNECTIONS: usize = 4_096;

@@ -234,21 +234,29 @@ impl Peers {
         node_id == self.me.node_id || self.of(node_id, heard).is_some()
     }
 
-    /// This node's wall clock, but never above the median of what the given voters said last (this node among them). Of an
-    /// even number the lower middle counts; a voter that said nothing yet does not.
+    /// This node's wall clock, but never above the median of what the given voters said last (this node among them); of an
+    /// even number the lower middle counts. 0 as long as fewer than a majority have said anything: a clock that nobody
+    /// confirms moves nothing.
     #[must_use]
     pub fn bounded_clock_unix_ms(&self, voters: &[u64]) -> u64 {
-        let ours = clock::wall_unix_ms();
-        let mut ahead: Vec<i64> = vec![0];
         let others = voters.iter().filter(|id| **id != self.me.node_id);
-        ahead.extend(others.filter_map(|id| self.of(*id, |peer| peer.heard.map(|(_, ahead_ms)| ahead_ms))));
-        ours.saturating_add_signed(lower_median(ahead).min(0))
+        let ahead = others.filter_map(|id| self.of(*id, |peer| peer.heard.map(|(_, ahead_ms)| ahead_ms)));
+        match bound(ahead.collect(), voters.len()) {
+            Some(ahead_ms) => clock::wall_unix_ms().saturating_add_signed(ahead_ms),
+            None => 0,
+        }
     }
 }
 
-fn lower_median(mut values: Vec<i64>) -> i64 {
-    values.sort_unstable();
-    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or_default()
+/// How far log time may be from our clock, given how far the others' clocks are ahead of it, in milliseconds: at most 0.
+/// Nothing if fewer than a majority of the voters are known.
+fn bound(mut ahead_ms: Vec<i64>, voters: usize) -> Option<i64> {
+    ahead_ms.push(0);
+    if ahead_ms.len() <= voters / 2 {
+        return None;
+    }
+    ahead_ms.sort_unstable();
+    ahead_ms.get(ahead_ms.len().saturating_sub(1) / 2).map(|median| (*median).min(0))
 }
 
 #[cfg(test)]
@@ -280,9 +288,11 @@ mod tests {
 
     #[test]
     fn one_clock_that_is_ahead_moves_nothing() {
-        assert_eq!(lower_median(vec![0, -5, 10_000]), 0);
-        assert_eq!(lower_median(vec![0, -5_000, -6_000]), -5_000, "ours is the one that is ahead");
-        assert_eq!(lower_median(vec![0, -5_000]), -5_000, "of two the lower");
-        assert_eq!(lower_median(vec![0, 5_000]), 0);
+        assert_eq!(bound(vec![-5, 10_000], 3), Some(0), "ours is in the middle");
+        assert_eq!(bound(vec![-5_000, -6_000], 3), Some(-5_000), "ours is the one that is ahead");
+        assert_eq!(bound(vec![-5_000], 3), Some(-5_000), "of two the lower");
+        assert_eq!(bound(vec![5_000], 3), Some(0), "never ahead of ours");
+        assert_eq!(bound(vec![], 3), None, "nobody confirms it");
+        assert_eq!(bound(vec![], 1), Some(0), "nobody has to");
     }
 }

@@ -1,19 +1,22 @@
 //! Connections, from being accepted to being closed. Every task here has an owner: the set of connections owns one a
 //! connection, and a connection owns those of its streams.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use super::dispatch::Dispatch;
 use super::socket::Socket;
 use crate::clock::{Monotonic, monotonic};
 use crate::limits;
@@ -24,24 +27,52 @@ const LOG_WINDOW: Duration = Duration::from_secs(10);
 /// How long to wait when the system has no socket to give, such as for want of file descriptors: until some are closed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How often an HTTP/2 connection is asked whether it still lives, and how long it has to answer.
-const PING_PERIOD: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Bytes that a client may send ahead on one stream: a body of the default largest size needs no round trip.
-const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
-/// Bytes that a client may send ahead on one connection.
-const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// Bytes of one HTTP/2 frame: fewer frames for large bodies, and still room for small ones between two.
 const FRAME_BYTES: u32 = 64 * 1024;
 
+/// What connections of one kind may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// Connections at a time.
+    pub(super) connections: usize,
+    /// Streams at a time on one of them.
+    pub(super) streams: u32,
+    /// Bytes that the other side may send ahead on one stream.
+    pub(super) stream_window: u32,
+    /// Bytes that it may send ahead on one connection.
+    pub(super) connection_window: u32,
+    /// How often it is asked whether it still lives, and how long it has to answer.
+    pub(super) ping_period: Duration,
+    pub(super) ping_timeout: Duration,
+}
+
+impl Bounds {
+    /// Clients, at most so many connections of them.
+    pub(super) const fn of_clients(connections: usize) -> Self {
+        Self {
+            connections,
+            streams: limits::MAX_STREAMS_PER_CONNECTION,
+            // A body of the default largest size needs no round trip.
+            stream_window: 512 * 1024,
+            connection_window: 2 * 1024 * 1024,
+            ping_period: Duration::from_secs(20),
+            ping_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
 /// Accepts connections until the shutdown begins, and returns those that are still open, each told to end.
-pub(super) async fn accept(
+pub(super) async fn accept<S, B>(
     listener: TcpListener,
-    dispatch: Dispatch,
-    most: usize,
+    service: S,
+    bounds: Bounds,
     shutdown: &mut watch::Receiver<bool>,
-) -> JoinSet<()> {
+) -> JoinSet<()>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
     let mut connections = JoinSet::new();
     let mut refused = Repeated::default();
     let mut failed = Repeated::default();
@@ -55,14 +86,14 @@ pub(super) async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) if connections.len() >= most => {
+            Ok((stream, peer)) if connections.len() >= bounds.connections => {
                 drop(stream);
                 if let Some(count) = refused.count() {
-                    tracing::warn!(count, most, %peer, "refusing connections: as many are open as are allowed");
+                    tracing::warn!(count, most = bounds.connections, %peer, "refusing connections: as many are open as are allowed");
                 }
             }
             Ok((stream, _peer)) => {
-                connections.spawn(serve(stream, dispatch.clone(), shutdown.clone()));
+                connections.spawn(serve(stream, service.clone(), bounds, shutdown.clone()));
             }
             Err(error) if is_of_the_peer(&error) => tracing::debug!(%error, "connection ended before it began"),
             Err(error) => {
@@ -89,13 +120,18 @@ pub(super) async fn drain(connections: &mut JoinSet<()>, patience: Duration) {
 }
 
 /// Serves one connection to its end.
-async fn serve(stream: TcpStream, dispatch: Dispatch, mut shutdown: watch::Receiver<bool>) {
+async fn serve<S, B>(stream: TcpStream, service: S, bounds: Bounds, mut shutdown: watch::Receiver<bool>)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "small answers may be delayed");
     }
     let streams = Streams::default();
-    let builder = builder(streams.executor());
-    let connection = builder.serve_connection(TokioIo::new(Socket::new(stream)), dispatch);
+    let builder = builder(streams.executor(), bounds);
+    let connection = builder.serve_connection(TokioIo::new(Socket::new(stream)), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         biased;
@@ -110,7 +146,7 @@ async fn serve(stream: TcpStream, dispatch: Dispatch, mut shutdown: watch::Recei
     }
 }
 
-fn builder(executor: StreamExecutor) -> auto::Builder<StreamExecutor> {
+fn builder(executor: StreamExecutor, bounds: Bounds) -> auto::Builder<StreamExecutor> {
     let mut builder = auto::Builder::new(executor);
     builder
         .http1()
@@ -120,13 +156,13 @@ fn builder(executor: StreamExecutor) -> auto::Builder<StreamExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(limits::MAX_STREAMS_PER_CONNECTION)
+        .max_concurrent_streams(bounds.streams)
         .max_header_list_size(limits::MAX_REQUEST_HEAD_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(bounds.stream_window)
+        .initial_connection_window_size(bounds.connection_window)
         .max_frame_size(FRAME_BYTES)
-        .keep_alive_interval(PING_PERIOD)
-        .keep_alive_timeout(PING_TIMEOUT);
+        .keep_alive_interval(bounds.ping_period)
+        .keep_alive_timeout(bounds.ping_timeout);
     builder
 }
 

@@ -16,10 +16,12 @@ use holdfast_client::proto::v1;
 use self::rules::invalid;
 use super::error::{ApiError, Code};
 use crate::clock::Monotonic;
-use crate::ids::{EndpointName, FencingToken, Fingerprint, Nonce, RecordKey};
+use crate::ids::{EndpointName, FencingToken, Fingerprint};
 use crate::limits;
-use crate::region::calls::{Certainty, Envelope, Failure, ReserveCall, Verdict};
-use crate::reservation::record::Checkpoint;
+use crate::region::calls::{
+    Certainty, CheckpointCall, ClaimCall, CompleteCall, ExtendCall, Failure, GrantCall, LookupCall, ReleaseCall,
+    ReserveCall, ResolveCall, Verdict,
+};
 
 /// The endpoint of a call that names none and brings no request.
 const DEFAULT_ENDPOINT: &str = "default";
@@ -34,41 +36,6 @@ const INLINE_FINGERPRINT_BYTES: usize = 64 * 1024;
 static SELECTION: LazyLock<Selection> =
     LazyLock::new(|| Selection::new(&["content-type", ":path"], Members::All).unwrap_or_default());
 
-/// A completion.
-#[derive(Debug)]
-pub(super) struct CompleteCall {
-    pub(super) key: RecordKey,
-    pub(super) token: String,
-    pub(super) envelope: Envelope,
-    pub(super) retention_ms: Option<u64>,
-}
-
-/// A call that names a grant.
-#[derive(Debug)]
-pub(super) struct GrantCall {
-    pub(super) key: RecordKey,
-    pub(super) token: String,
-}
-
-/// A takeover.
-#[derive(Debug)]
-pub(super) struct ClaimCall {
-    pub(super) key: RecordKey,
-    pub(super) worker: String,
-    pub(super) nonce: Option<Nonce>,
-    pub(super) lease_ms: Option<u32>,
-}
-
-/// An operator's verdict.
-#[derive(Debug)]
-pub(super) struct ResolveCall {
-    pub(super) key: RecordKey,
-    pub(super) fencing: FencingToken,
-    pub(super) verdict: Verdict,
-    pub(super) actor: String,
-    pub(super) reason: String,
-}
-
 /// Parses a Reserve, away from the other calls if its body is large.
 pub(super) async fn reserve(request: v1::ReserveRequest, received: Monotonic) -> Result<ReserveCall, ApiError> {
     if fingerprinted_bytes(&request) <= INLINE_FINGERPRINT_BYTES {
@@ -76,7 +43,7 @@ pub(super) async fn reserve(request: v1::ReserveRequest, received: Monotonic) ->
     }
     match tokio::task::spawn_blocking(move || parse_reserve(request, received)).await {
         Ok(parsed) => parsed,
-        Err(ended) => Err(ApiError::Failure(Failure::Unavailable {
+        Err(ended) => Err(ApiError::from(Failure::Unavailable {
             certainty: Certainty::Definite,
             reason: format!("the request was not fingerprinted: {ended}"),
             retry_after: Duration::from_secs(1),
@@ -99,41 +66,40 @@ pub(super) fn complete(request: v1::CompleteRequest, most_body_bytes: usize) -> 
 }
 
 /// Parses a Release.
-pub(super) fn release(request: v1::ReleaseRequest) -> Result<GrantCall, ApiError> {
+pub(super) fn release(request: v1::ReleaseRequest) -> Result<ReleaseCall, ApiError> {
     let v1::ReleaseRequest { tenant, key, token } = request;
-    Ok(GrantCall { key: rules::record_key(&tenant, &key)?, token: rules::token(token)? })
+    Ok(ReleaseCall(grant(&tenant, &key, token)?))
 }
 
-/// Parses an Extend into the grant and its new lease in milliseconds.
-pub(super) fn extend(request: v1::ExtendRequest) -> Result<(GrantCall, u32), ApiError> {
+/// Parses an Extend.
+pub(super) fn extend(request: v1::ExtendRequest) -> Result<ExtendCall, ApiError> {
     let v1::ExtendRequest { tenant, key, token, lease_ms } = request;
-    let grant = GrantCall { key: rules::record_key(&tenant, &key)?, token: rules::token(token)? };
-    Ok((grant, rules::lease_ms(lease_ms)?))
+    Ok(ExtendCall { grant: grant(&tenant, &key, token)?, lease_ms: rules::lease_ms(lease_ms)? })
 }
 
 /// Parses a Checkpoint.
-pub(super) fn checkpoint(request: v1::CheckpointRequest) -> Result<(GrantCall, Checkpoint), ApiError> {
+pub(super) fn checkpoint(request: v1::CheckpointRequest) -> Result<CheckpointCall, ApiError> {
     let v1::CheckpointRequest { tenant, key, token, checkpoint } = request;
     let Some(checkpoint) = checkpoint else {
         return Err(invalid(Code::CheckpointInvalid, "checkpoint", "checkpoint is missing: send its name and data"));
     };
-    let grant = GrantCall { key: rules::record_key(&tenant, &key)?, token: rules::token(token)? };
-    Ok((grant, rules::checkpoint(checkpoint)?))
+    Ok(CheckpointCall { grant: grant(&tenant, &key, token)?, checkpoint: rules::checkpoint(checkpoint)? })
 }
 
 /// Parses a Lookup.
-pub(super) fn lookup(request: &v1::LookupRequest) -> Result<RecordKey, ApiError> {
-    rules::record_key(&request.tenant, &request.key)
+pub(super) fn lookup(request: &v1::LookupRequest) -> Result<LookupCall, ApiError> {
+    rules::record_key(&request.tenant, &request.key).map(LookupCall)
 }
 
 /// Parses a Claim.
-pub(super) fn claim(request: v1::ClaimRequest) -> Result<ClaimCall, ApiError> {
+pub(super) fn claim(request: v1::ClaimRequest, received: Monotonic) -> Result<ClaimCall, ApiError> {
     let v1::ClaimRequest { tenant, key, worker, nonce, lease_ms } = request;
     Ok(ClaimCall {
         key: rules::record_key(&tenant, &key)?,
         worker: rules::note("worker", worker, limits::MAX_ACTOR_BYTES)?,
         nonce: rules::nonce(&nonce)?,
         lease_ms: lease_ms.map(rules::lease_ms).transpose()?,
+        received,
     })
 }
 
@@ -162,6 +128,10 @@ pub(super) fn resolve(request: v1::ResolveRequest, most_body_bytes: usize) -> Re
         actor: rules::note("actor", actor, limits::MAX_ACTOR_BYTES)?,
         reason: rules::note("reason", reason, limits::MAX_REASON_BYTES)?,
     })
+}
+
+fn grant(tenant: &str, key: &str, token: String) -> Result<GrantCall, ApiError> {
+    Ok(GrantCall { key: rules::record_key(tenant, key)?, token: rules::token(token)? })
 }
 
 fn fingerprinted_bytes(request: &v1::ReserveRequest) -> usize {

@@ -6,18 +6,25 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use holdfast_client::proto::v1;
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use tonic::{Code as Grpc, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use super::reply::millis;
 use crate::limits;
-use crate::region::calls::{Certainty, Failure, Invalid};
+use crate::region::calls::{Certainty, Failed, Failure, Invalid, Leader};
+use crate::router::cluster::ChangeError;
 
 /// What `ErrorInfo.domain` says.
 pub const DOMAIN: &str = "holdfast";
+
+/// Says where the public API of the node is reached that leads the key's partition, if that is another node.
+pub(super) const LEADER: HeaderName = HeaderName::from_static("holdfast-leader");
 
 /// Bytes of a message that is sent: it repeats some of the input, which may be large, and gRPC sends it in a header.
 const MAX_MESSAGE_BYTES: usize = 512;
@@ -129,6 +136,8 @@ codes! {
     DiskLow = "disk-low", "The data disk is nearly full", SERVICE_UNAVAILABLE, ResourceExhausted, retryable true, definite true;
     /// The key's partition does not serve; nothing was done.
     StoreUnavailable = "store-unavailable", "The store is not available", SERVICE_UNAVAILABLE, Unavailable, retryable true, definite true;
+    /// A change of members or leaders is refused; nothing was changed.
+    ChangeRefused = "change-refused", "The change is refused", CONFLICT, FailedPrecondition, retryable false, definite true;
     /// It is not known whether the call was carried out.
     OutcomeIndefinite = "outcome-indefinite", "It is not known whether this was done", SERVICE_UNAVAILABLE, Unavailable, retryable true, definite false;
 }
@@ -196,9 +205,32 @@ pub enum ApiError {
     /// The store has no record of the key.
     #[error("the tenant has no record of this key: it was never granted, or its record was removed")]
     KeyUnknown,
+    /// The members or leaders are not changed.
+    #[error("{0}")]
+    ChangeRefused(String),
     /// The store failed or refused.
     #[error(transparent)]
-    Failure(#[from] Failure),
+    Failure(#[from] Failed),
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(Failed { failure, leader: None })
+    }
+}
+
+impl From<ChangeError> for ApiError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Refused(reason) => Self::ChangeRefused(reason),
+            ChangeError::NotLeader { .. } => Self::ChangeRefused(error.to_string()),
+            ChangeError::Unknown(_) => Self::from(Failure::Unavailable {
+                certainty: Certainty::Indefinite,
+                reason: error.to_string(),
+                retry_after: PATIENCE,
+            }),
+        }
+    }
 }
 
 impl ApiError {
@@ -216,7 +248,8 @@ impl ApiError {
             Self::PathUnknown { .. } => Code::PathUnknown,
             Self::MethodNotAllowed { .. } => Code::MethodNotAllowed,
             Self::KeyUnknown => Code::KeyUnknown,
-            Self::Failure(failure) => failure_code(failure),
+            Self::ChangeRefused(_) => Code::ChangeRefused,
+            Self::Failure(failed) => failure_code(&failed.failure),
         }
     }
 
@@ -225,12 +258,8 @@ impl ApiError {
     pub fn field(&self) -> Option<&'static str> {
         match self {
             Self::Input { field, .. } => Some(field),
-            Self::Failure(Failure::Invalid(invalid)) => Some(match invalid {
-                Invalid::Token(_) | Invalid::TokenForAnotherKey => "token",
-                Invalid::UnknownHome { .. } | Invalid::KeyTimeAhead { .. } => "key",
-            }),
-            Self::Failure(Failure::Overloaded { .. } | Failure::DiskLow { .. } | Failure::Unavailable { .. })
-            | Self::Body(_)
+            Self::Failure(failed) => failure_field(&failed.failure),
+            Self::Body(_)
             | Self::BodyTooLarge { .. }
             | Self::BodyTimeout
             | Self::Reading
@@ -238,6 +267,7 @@ impl ApiError {
             | Self::Encoding { .. }
             | Self::PathUnknown { .. }
             | Self::MethodNotAllowed { .. }
+            | Self::ChangeRefused(_)
             | Self::KeyUnknown => None,
         }
     }
@@ -246,19 +276,16 @@ impl ApiError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Failure(Failure::Overloaded { retry_after } | Failure::Unavailable { retry_after, .. }) => {
-                Some(*retry_after)
-            }
-            Self::Failure(Failure::DiskLow { .. }) => Some(DISK_PATIENCE),
+            Self::Failure(failed) => failure_retry(&failed.failure),
             Self::BodyTimeout | Self::Reading => Some(PATIENCE),
-            Self::Failure(Failure::Invalid(_))
-            | Self::Input { .. }
+            Self::Input { .. }
             | Self::Body(_)
             | Self::BodyTooLarge { .. }
             | Self::ContentType { .. }
             | Self::Encoding { .. }
             | Self::PathUnknown { .. }
             | Self::MethodNotAllowed { .. }
+            | Self::ChangeRefused(_)
             | Self::KeyUnknown => None,
         }
     }
@@ -280,7 +307,11 @@ impl ApiError {
         let detail = self.detail();
         tracing::debug!(code = facts.code, detail, "call refused");
         let definite = if facts.definite { "true" } else { "false" };
-        let metadata = [("definite".to_owned(), definite.to_owned())];
+        let mut metadata = HashMap::from([("definite".to_owned(), definite.to_owned())]);
+        if let Some(leader) = self.leader() {
+            metadata.insert("leader".to_owned(), leader.node_id.to_string());
+            metadata.insert("leader_address".to_owned(), leader.api.clone());
+        }
         let mut details = ErrorDetails::with_error_info(facts.code, DOMAIN, metadata);
         if let Some(field) = self.field() {
             details.add_bad_request_violation(field, detail.as_str());
@@ -289,6 +320,40 @@ impl ApiError {
             details.set_retry_info(Some(after));
         }
         Status::with_error_details(facts.grpc, detail, details)
+    }
+
+    /// Who leads the key's partition, if that is another node.
+    fn leader(&self) -> Option<&Leader> {
+        match self {
+            Self::Failure(failed) => failed.leader.as_ref(),
+            Self::Input { .. }
+            | Self::Body(_)
+            | Self::BodyTooLarge { .. }
+            | Self::BodyTimeout
+            | Self::Reading
+            | Self::ContentType { .. }
+            | Self::Encoding { .. }
+            | Self::PathUnknown { .. }
+            | Self::MethodNotAllowed { .. }
+            | Self::ChangeRefused(_)
+            | Self::KeyUnknown => None,
+        }
+    }
+
+    /// The failure as one answer of many on a stream.
+    #[must_use]
+    pub fn to_failure(&self) -> v1::Failure {
+        let facts = self.code().facts();
+        let message = self.detail();
+        tracing::debug!(code = facts.code, message, "call refused");
+        v1::Failure {
+            code: facts.code.to_owned(),
+            message,
+            definite: facts.definite,
+            retry_after_ms: self.retry_after().map_or(0, millis),
+            grpc_code: u32::try_from(i32::from(facts.grpc)).unwrap_or_default(),
+            leader: self.leader().map_or(0, |leader| leader.node_id),
+        }
     }
 
     /// The failure as HTTP has it (RFC 9457).
@@ -326,6 +391,9 @@ impl IntoResponse for ApiError {
             let seconds = u64::try_from(after.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX);
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if let Some(address) = self.leader().and_then(|leader| HeaderValue::try_from(leader.api.as_str()).ok()) {
+            headers.insert(LEADER, address);
+        }
         response
     }
 }
@@ -360,8 +428,42 @@ fn failure_code(failure: &Failure) -> Code {
         Failure::Invalid(Invalid::UnknownHome { .. } | Invalid::KeyTimeAhead { .. }) => Code::KeyInvalid,
         Failure::Overloaded { .. } => Code::Overloaded,
         Failure::DiskLow { .. } => Code::DiskLow,
-        Failure::Unavailable { certainty: Certainty::Definite, .. } => Code::StoreUnavailable,
+        Failure::NotLeader { .. } | Failure::Unavailable { certainty: Certainty::Definite, .. } => {
+            Code::StoreUnavailable
+        }
         Failure::Unavailable { certainty: Certainty::Indefinite, .. } => Code::OutcomeIndefinite,
+        Failure::Elsewhere { code, certainty: Certainty::Definite, .. } => {
+            let known = Code::parse(code).filter(|code| code.facts().definite);
+            known.unwrap_or(Code::StoreUnavailable)
+        }
+        Failure::Elsewhere { certainty: Certainty::Indefinite, .. } => Code::OutcomeIndefinite,
+    }
+}
+
+fn failure_field(failure: &Failure) -> Option<&'static str> {
+    match failure {
+        Failure::Invalid(Invalid::Token(_) | Invalid::TokenForAnotherKey) => Some("token"),
+        Failure::Invalid(Invalid::UnknownHome { .. } | Invalid::KeyTimeAhead { .. }) => Some("key"),
+        // What the leader alone finds wrong.
+        Failure::Elsewhere { .. } if failure_code(failure) == Code::TokenInvalid => Some("token"),
+        Failure::Elsewhere { .. } if failure_code(failure) == Code::KeyInvalid => Some("key"),
+        Failure::Elsewhere { .. }
+        | Failure::Overloaded { .. }
+        | Failure::DiskLow { .. }
+        | Failure::NotLeader { .. }
+        | Failure::Unavailable { .. } => None,
+    }
+}
+
+fn failure_retry(failure: &Failure) -> Option<Duration> {
+    match failure {
+        Failure::Invalid(_) => None,
+        Failure::DiskLow { .. } => Some(DISK_PATIENCE),
+        Failure::NotLeader { .. } => Some(PATIENCE),
+        Failure::Overloaded { retry_after } | Failure::Unavailable { retry_after, .. } => Some(*retry_after),
+        Failure::Elsewhere { retry_after, .. } => {
+            failure_code(failure).facts().retryable.then(|| retry_after.unwrap_or(PATIENCE))
+        }
     }
 }
 

@@ -1,28 +1,71 @@
 //! The gRPC services over the router. Outcomes are messages, failures are statuses; see `convert`, `reply` and `error`.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use holdfast_client::proto::v1;
-use holdfast_client::proto::v1::admin_server::{Admin, AdminServer};
+use holdfast_client::proto::v1::admin_server::AdminServer;
 use holdfast_client::proto::v1::reservations_server::{Reservations, ReservationsServer};
 use tonic::{Request, Response, Status};
 
 use super::error::ApiError;
 use super::{convert, reply};
-use crate::router::Router;
-use crate::time::LogTime;
-use crate::{clock, limits};
+use crate::clock::{self, Monotonic};
+use crate::limits;
+use crate::router::cluster::Cluster;
+use crate::router::{self, Router};
 
-type Answer<T> = Result<Response<T>, Status>;
+/// The metadata in which gRPC clients say how long they wait.
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+
+pub(super) type Answer<T> = Result<Response<T>, Status>;
 
 /// Both services of this package.
 #[derive(Clone)]
 pub(super) struct Services {
-    router: Router,
-    max_envelope_body_bytes: usize,
+    pub(super) router: Router,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) max_envelope_body_bytes: usize,
+}
+
+/// When a call came in, and how long its caller waits.
+struct Arrived {
+    received: Monotonic,
+    timeout: Option<Duration>,
+}
+
+impl Arrived {
+    fn now<T>(request: &Request<T>) -> Self {
+        let timeout = request.metadata().get(GRPC_TIMEOUT).and_then(|value| parse_timeout(value.to_str().ok()?));
+        Self { received: clock::monotonic(), timeout }
+    }
+
+    fn until(&self, wait: Duration) -> Monotonic {
+        router::until(self.received, self.timeout, wait)
+    }
+}
+
+/// A timeout as gRPC's protocol over HTTP/2 spells it: at most eight digits and a unit.
+fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count.saturating_mul(3_600))),
+        "M" => Some(Duration::from_secs(count.saturating_mul(60))),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
 }
 
 impl Services {
-    pub(super) const fn new(router: Router, max_envelope_body_bytes: usize) -> Self {
-        Self { router, max_envelope_body_bytes }
+    pub(super) const fn new(router: Router, cluster: Arc<Cluster>, max_envelope_body_bytes: usize) -> Self {
+        Self { router, cluster, max_envelope_body_bytes }
     }
 
     pub(super) fn reservations(&self) -> ReservationsServer<Self> {
@@ -37,57 +80,65 @@ impl Services {
 #[tonic::async_trait]
 impl Reservations for Services {
     async fn reserve(&self, request: Request<v1::ReserveRequest>) -> Answer<v1::ReserveResponse> {
-        let call = convert::reserve(request.into_inner(), clock::monotonic()).await?;
-        let placed = self.router.reserve(call).await.map_err(ApiError::from)?;
+        let arrived = Arrived::now(&request);
+        let call = convert::reserve(request.into_inner(), arrived.received).await?;
+        let placed = self.router.call(&call, arrived.until(call.wait)).await.map_err(ApiError::from)?;
         Ok(Response::new(reply::reserve(placed)))
     }
 
     async fn complete(&self, request: Request<v1::CompleteRequest>) -> Answer<v1::CompleteResponse> {
+        let arrived = Arrived::now(&request);
         let call = convert::complete(request.into_inner(), self.max_envelope_body_bytes)?;
-        let placed = self.router.complete(call.key, &call.token, call.envelope, call.retention_ms).await;
-        Ok(Response::new(reply::complete(&placed.map_err(ApiError::from)?)))
+        let placed = self.router.call(&call, arrived.until(Duration::ZERO)).await.map_err(ApiError::from)?;
+        Ok(Response::new(reply::complete(&placed)))
     }
 
     async fn release(&self, request: Request<v1::ReleaseRequest>) -> Answer<v1::ReleaseResponse> {
-        let grant = convert::release(request.into_inner())?;
-        let placed = self.router.release(grant.key, &grant.token).await.map_err(ApiError::from)?;
+        let arrived = Arrived::now(&request);
+        let call = convert::release(request.into_inner())?;
+        let placed = self.router.call(&call, arrived.until(Duration::ZERO)).await.map_err(ApiError::from)?;
         Ok(Response::new(reply::release(placed)))
     }
 
     async fn extend(&self, request: Request<v1::ExtendRequest>) -> Answer<v1::ExtendResponse> {
-        let (grant, lease_ms) = convert::extend(request.into_inner())?;
-        let placed = self.router.extend(grant.key, &grant.token, lease_ms).await.map_err(ApiError::from)?;
-        Ok(Response::new(reply::extend(placed, lease_ms)))
+        let arrived = Arrived::now(&request);
+        let call = convert::extend(request.into_inner())?;
+        let placed = self.router.call(&call, arrived.until(Duration::ZERO)).await.map_err(ApiError::from)?;
+        Ok(Response::new(reply::extend(placed, call.lease_ms)))
     }
 
     async fn checkpoint(&self, request: Request<v1::CheckpointRequest>) -> Answer<v1::CheckpointResponse> {
-        let (grant, checkpoint) = convert::checkpoint(request.into_inner())?;
-        let placed = self.router.checkpoint(grant.key, &grant.token, checkpoint).await.map_err(ApiError::from)?;
+        let arrived = Arrived::now(&request);
+        let call = convert::checkpoint(request.into_inner())?;
+        let placed = self.router.call(&call, arrived.until(Duration::ZERO)).await.map_err(ApiError::from)?;
         Ok(Response::new(reply::checkpointed(placed)))
     }
 
     async fn lookup(&self, request: Request<v1::LookupRequest>) -> Answer<v1::LookupResponse> {
-        let key = convert::lookup(request.get_ref())?;
-        let placed = self.router.lookup(&key).map_err(ApiError::from)?;
+        let arrived = Arrived::now(&request);
+        let call = convert::lookup(request.get_ref())?;
+        let placed = self.router.call(&call, arrived.until(Duration::ZERO)).await.map_err(ApiError::from)?;
         Ok(Response::new(reply::lookup(placed)))
     }
 
     async fn claim(&self, request: Request<v1::ClaimRequest>) -> Answer<v1::ClaimResponse> {
-        let received = clock::monotonic();
-        let call = convert::claim(request.into_inner())?;
-        let placed = self.router.claim(call.key, &call.worker, call.nonce, call.lease_ms, received).await;
-        Ok(Response::new(reply::claim(placed.map_err(ApiError::from)?)))
+        let arrived = Arrived::now(&request);
+        let call = convert::claim(request.into_inner(), arrived.received)?;
+        let placed = self.router.call(&call, arrived.until(Duration::ZERO)).await.map_err(ApiError::from)?;
+        Ok(Response::new(reply::claim(placed)))
     }
 
     async fn resolve(&self, request: Request<v1::ResolveRequest>) -> Answer<v1::ResolveResponse> {
+        let arrived = Arrived::now(&request);
         let call = convert::resolve(request.into_inner(), self.max_envelope_body_bytes)?;
-        let placed = self.router.resolve(call.key, call.fencing, call.verdict, &call.actor, &call.reason).await;
-        Ok(Response::new(reply::resolve(placed.map_err(ApiError::from)?)))
+        let placed = self.router.call(&call, arrived.until(Duration::ZERO)).await.map_err(ApiError::from)?;
+        Ok(Response::new(reply::resolve(placed)))
     }
 
     async fn epochs(&self, _request: Request<v1::EpochsRequest>) -> Answer<v1::EpochsResponse> {
-        let partitions = u32::from(self.router.partition_count().get().get());
-        let epochs = self.router.epochs().iter().map(reply::epoch).collect();
+        let region = self.router.region();
+        let partitions = u32::from(region.partition_count().get().get());
+        let epochs = region.epochs().iter().map(reply::epoch).collect();
         Ok(Response::new(v1::EpochsResponse { partitions, epochs }))
     }
 
@@ -98,46 +149,24 @@ impl Reservations for Services {
     }
 
     async fn topology(&self, _request: Request<v1::TopologyRequest>) -> Answer<v1::TopologyResponse> {
-        Err(Status::unimplemented("topology"))
+        Ok(Response::new(reply::topology(self.router.region().topology())))
     }
 }
 
-#[tonic::async_trait]
-impl Admin for Services {
-    async fn status(&self, _request: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
-        Ok(Response::new(reply::status(self.router.status())))
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    async fn rotate_cluster_key(
-        &self,
-        _request: Request<v1::RotateClusterKeyRequest>,
-    ) -> Answer<v1::RotateClusterKeyResponse> {
-        let key_id = self.router.rotate_cluster_key().await.map_err(ApiError::from)?;
-        Ok(Response::new(v1::RotateClusterKeyResponse { key_id }))
-    }
-
-    async fn accept_clock(&self, _request: Request<v1::AcceptClockRequest>) -> Answer<v1::AcceptClockResponse> {
-        let log_times = self.router.accept_clock().await.map_err(ApiError::from)?;
-        let log_time_unix_ms = log_times.into_iter().map(LogTime::unix_ms).collect();
-        Ok(Response::new(v1::AcceptClockResponse { log_time_unix_ms }))
-    }
-
-    async fn members(&self, _request: Request<v1::MembersRequest>) -> Answer<v1::MembersResponse> {
-        Err(Status::unimplemented("members"))
-    }
-
-    async fn change_members(&self, _request: Request<v1::ChangeMembersRequest>) -> Answer<v1::ChangeMembersResponse> {
-        Err(Status::unimplemented("members"))
-    }
-
-    async fn transfer_leadership(
-        &self,
-        _request: Request<v1::TransferLeadershipRequest>,
-    ) -> Answer<v1::TransferLeadershipResponse> {
-        Err(Status::unimplemented("transfer"))
-    }
-
-    async fn snapshot(&self, _request: Request<v1::SnapshotRequest>) -> Answer<v1::SnapshotResponse> {
-        Err(Status::unimplemented("snapshot"))
+    #[test]
+    fn timeouts_are_read_as_the_protocol_spells_them() {
+        assert_eq!(parse_timeout("1H"), Some(Duration::from_secs(3_600)));
+        assert_eq!(parse_timeout("2M"), Some(Duration::from_secs(120)));
+        assert_eq!(parse_timeout("3S"), Some(Duration::from_secs(3)));
+        assert_eq!(parse_timeout("99999999m"), Some(Duration::from_millis(99_999_999)));
+        assert_eq!(parse_timeout("5u"), Some(Duration::from_micros(5)));
+        assert_eq!(parse_timeout("6n"), Some(Duration::from_nanos(6)));
+        for text in ["", "m", "1", "1x", "+1m", "-1m", "123456789m", "1.5S", "1é"] {
+            assert_eq!(parse_timeout(text), None, "{text:?}");
+        }
     }
 }

@@ -9,6 +9,7 @@ mod receive;
 mod requests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -24,18 +25,20 @@ use tonic::Status;
 
 use self::answers::{
     CheckpointAnswer, ClaimAnswer, ClockAnswer, ClusterKeyAnswer, CompleteAnswer, Epoch, EpochsAnswer, ExtendAnswer,
-    KeyAnswer, ReleaseAnswer, ReserveAnswer, ResolveAnswer, StatusAnswer,
+    KeyAnswer, ReleaseAnswer, ReserveAnswer, ResolveAnswer, StatusAnswer, TopologyAnswer,
 };
-use super::error::{ApiError, Code, Problem};
+use super::error::{ApiError, Code, LEADER, Problem};
 use super::{convert, is_grpc};
-use crate::clock;
+use crate::clock::{self, Monotonic};
 use crate::region::calls::Place;
-use crate::region::status::{GroupState, Status as NodeStatus};
-use crate::router::Router;
+use crate::router::{self, Router};
 use crate::time::LogTime;
 
 /// Names the epoch that a key's answer was given in: `<home>/<partition>=<epoch>`.
 const EPOCH: HeaderName = HeaderName::from_static("holdfast-epoch");
+
+/// How far the log of the key's partition was applied where it was answered: what `seen` of a later Reserve takes.
+const POSITION: HeaderName = HeaderName::from_static("holdfast-position");
 
 /// The index of the errors' pages.
 const ERRORS: &str = include_str!("../../docs/reference/errors/README.md");
@@ -63,6 +66,7 @@ pub(super) fn routes(router: Router, max_envelope_body_bytes: usize) -> axum::Ro
         .route("/v1/resolve", post(resolve))
         .route("/v1/keys/{tenant}/{key}", get(lookup))
         .route("/v1/epochs", get(epochs))
+        .route("/v1/topology", get(topology))
         .route("/v1/status", get(status))
         .route("/v1/admin/rotate-cluster-key", post(rotate_cluster_key))
         .route("/v1/admin/accept-clock", post(accept_clock))
@@ -75,34 +79,38 @@ pub(super) fn routes(router: Router, max_envelope_body_bytes: usize) -> axum::Ro
         .with_state(Arc::new(shared))
 }
 
-/// Whether a node serves: nothing if it does, else why not, a line for each group.
-pub(super) fn not_serving(status: &NodeStatus) -> Option<String> {
-    let lines: Vec<String> = status
-        .groups
-        .iter()
-        .filter_map(|group| match &group.state {
-            GroupState::Serving => None,
-            GroupState::Stopped(reason) => Some(format!("partition {}: stopped: {reason}", group.partition)),
-        })
-        .collect();
-    if status.groups.is_empty() {
-        return Some("no partition is open yet".to_owned());
-    }
-    (!lines.is_empty()).then(|| lines.join("\n"))
+/// Until when a call may take that says nothing of it.
+fn bound(received: Monotonic) -> Monotonic {
+    router::until(received, None, Duration::ZERO)
 }
 
-/// An answer about a key, with the epoch it was given in.
+/// An answer about a key, with the epoch and the position it was given at.
 struct Keyed<T> {
     answer: T,
     place: Place,
+    /// Where the leader's API is reached, if another node leads.
+    leader: Option<String>,
+}
+
+impl Shared {
+    fn keyed<T>(&self, answer: T, place: Place) -> Keyed<T> {
+        let region = self.router.region();
+        let another = place.leader.filter(|leader| *leader != region.node_id());
+        Keyed { answer, place, leader: another.map(|leader| region.as_leader(leader).api) }
+    }
 }
 
 impl<T: Serialize> IntoResponse for Keyed<T> {
     fn into_response(self) -> Response {
-        let Place { home, partition, epoch } = self.place;
+        let Place { home, partition, epoch, position, leader: _ } = self.place;
         let mut response = Json(self.answer).into_response();
+        let headers = response.headers_mut();
         if let Ok(value) = HeaderValue::try_from(format!("{home}/{partition}={epoch}")) {
-            response.headers_mut().insert(EPOCH, value);
+            headers.insert(EPOCH, value);
+        }
+        headers.insert(POSITION, HeaderValue::from(position));
+        if let Some(Ok(address)) = self.leader.map(HeaderValue::try_from) {
+            headers.insert(LEADER, address);
         }
         response
     }
@@ -113,7 +121,11 @@ impl<T: Serialize> IntoResponse for Keyed<T> {
 /// Sent before the side effect. A resend of the same attempt bears the same nonce.
 #[utoipa::path(post, path = "/v1/reserve", tag = "reservations", request_body = requests::ReserveRequest, responses(
     (status = 200, description = "The outcome", body = ReserveAnswer,
-        headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+        headers(
+            ("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"),
+            ("Holdfast-Position" = u64, description = "How far the partition's log was applied: a later `seen`"),
+            ("Holdfast-Leader" = String, description = "Where the leader is reached, if another node leads"),
+        )),
     (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
     (status = "5XX", description = "`definite` says whether it may have been done", body = Problem,
         content_type = "application/problem+json"),
@@ -122,8 +134,8 @@ async fn reserve(State(app): App, request: Request) -> Answer<ReserveAnswer> {
     let received = clock::monotonic();
     let body: requests::ReserveRequest = receive::json(request).await?;
     let call = convert::reserve(body.into_message()?, received).await?;
-    let placed = app.router.reserve(call).await?;
-    Ok(Keyed { answer: placed.outcome.into(), place: placed.place })
+    let placed = app.router.call(&call, router::until(received, None, call.wait)).await?;
+    Ok(app.keyed(placed.outcome.into(), placed.place))
 }
 
 /// Tells the outcome.
@@ -131,16 +143,21 @@ async fn reserve(State(app): App, request: Request) -> Answer<ReserveAnswer> {
 /// Idempotent for the same token and envelope. A stale token is recorded, never refused.
 #[utoipa::path(post, path = "/v1/complete", tag = "reservations", request_body = requests::CompleteRequest, responses(
     (status = 200, description = "The outcome", body = CompleteAnswer,
-        headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+        headers(
+            ("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"),
+            ("Holdfast-Position" = u64, description = "How far the partition's log was applied: a later `seen`"),
+            ("Holdfast-Leader" = String, description = "Where the leader is reached, if another node leads"),
+        )),
     (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
     (status = "5XX", description = "`definite` says whether it may have been done", body = Problem,
         content_type = "application/problem+json"),
 ))]
 async fn complete(State(app): App, request: Request) -> Answer<CompleteAnswer> {
+    let received = clock::monotonic();
     let body: requests::CompleteRequest = receive::json(request).await?;
     let call = convert::complete(body.into_message()?, app.max_envelope_body_bytes)?;
-    let placed = app.router.complete(call.key, &call.token, call.envelope, call.retention_ms).await?;
-    Ok(Keyed { answer: placed.outcome.into(), place: placed.place })
+    let placed = app.router.call(&call, bound(received)).await?;
+    Ok(app.keyed(placed.outcome.into(), placed.place))
 }
 
 /// Gives a grant back.
@@ -148,52 +165,71 @@ async fn complete(State(app): App, request: Request) -> Answer<CompleteAnswer> {
 /// Nothing ran, so the next attempt may.
 #[utoipa::path(post, path = "/v1/release", tag = "reservations", request_body = requests::ReleaseRequest, responses(
     (status = 200, description = "The outcome", body = ReleaseAnswer,
-        headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+        headers(
+            ("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"),
+            ("Holdfast-Position" = u64, description = "How far the partition's log was applied: a later `seen`"),
+            ("Holdfast-Leader" = String, description = "Where the leader is reached, if another node leads"),
+        )),
     (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
     (status = "5XX", description = "`definite` says whether it may have been done", body = Problem,
         content_type = "application/problem+json"),
 ))]
 async fn release(State(app): App, request: Request) -> Answer<ReleaseAnswer> {
+    let received = clock::monotonic();
     let body: requests::ReleaseRequest = receive::json(request).await?;
-    let grant = convert::release(body.into_message())?;
-    let placed = app.router.release(grant.key, &grant.token).await?;
-    Ok(Keyed { answer: placed.outcome.into(), place: placed.place })
+    let call = convert::release(body.into_message())?;
+    let placed = app.router.call(&call, bound(received)).await?;
+    Ok(app.keyed(placed.outcome.into(), placed.place))
 }
 
 /// Restarts the grant's lease.
 #[utoipa::path(post, path = "/v1/extend", tag = "reservations", request_body = requests::ExtendRequest, responses(
     (status = 200, description = "The outcome", body = ExtendAnswer,
-        headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+        headers(
+            ("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"),
+            ("Holdfast-Position" = u64, description = "How far the partition's log was applied: a later `seen`"),
+            ("Holdfast-Leader" = String, description = "Where the leader is reached, if another node leads"),
+        )),
     (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
     (status = "5XX", description = "`definite` says whether it may have been done", body = Problem,
         content_type = "application/problem+json"),
 ))]
 async fn extend(State(app): App, request: Request) -> Answer<ExtendAnswer> {
+    let received = clock::monotonic();
     let body: requests::ExtendRequest = receive::json(request).await?;
-    let (grant, lease_ms) = convert::extend(body.into_message())?;
-    let placed = app.router.extend(grant.key, &grant.token, lease_ms).await?;
-    Ok(Keyed { answer: ExtendAnswer::of(placed.outcome, lease_ms), place: placed.place })
+    let call = convert::extend(body.into_message())?;
+    let placed = app.router.call(&call, bound(received)).await?;
+    Ok(app.keyed(ExtendAnswer::of(placed.outcome, call.lease_ms), placed.place))
 }
 
 /// Stores a named recovery point with a grant.
 #[utoipa::path(post, path = "/v1/checkpoint", tag = "reservations", request_body = requests::CheckpointRequest, responses(
     (status = 200, description = "The outcome", body = CheckpointAnswer,
-        headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+        headers(
+            ("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"),
+            ("Holdfast-Position" = u64, description = "How far the partition's log was applied: a later `seen`"),
+            ("Holdfast-Leader" = String, description = "Where the leader is reached, if another node leads"),
+        )),
     (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
     (status = "5XX", description = "`definite` says whether it may have been done", body = Problem,
         content_type = "application/problem+json"),
 ))]
 async fn checkpoint(State(app): App, request: Request) -> Answer<CheckpointAnswer> {
+    let received = clock::monotonic();
     let body: requests::CheckpointRequest = receive::json(request).await?;
-    let (grant, checkpoint) = convert::checkpoint(body.into_message()?)?;
-    let placed = app.router.checkpoint(grant.key, &grant.token, checkpoint).await?;
-    Ok(Keyed { answer: placed.outcome.into(), place: placed.place })
+    let call = convert::checkpoint(body.into_message()?)?;
+    let placed = app.router.call(&call, bound(received)).await?;
+    Ok(app.keyed(placed.outcome.into(), placed.place))
 }
 
 /// Takes over a key whose outcome is unknown, with its checkpoint.
 #[utoipa::path(post, path = "/v1/claim", tag = "reservations", request_body = requests::ClaimRequest, responses(
     (status = 200, description = "The outcome", body = ClaimAnswer,
-        headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+        headers(
+            ("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"),
+            ("Holdfast-Position" = u64, description = "How far the partition's log was applied: a later `seen`"),
+            ("Holdfast-Leader" = String, description = "Where the leader is reached, if another node leads"),
+        )),
     (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
     (status = "5XX", description = "`definite` says whether it may have been done", body = Problem,
         content_type = "application/problem+json"),
@@ -201,24 +237,29 @@ async fn checkpoint(State(app): App, request: Request) -> Answer<CheckpointAnswe
 async fn claim(State(app): App, request: Request) -> Answer<ClaimAnswer> {
     let received = clock::monotonic();
     let body: requests::ClaimRequest = receive::json(request).await?;
-    let call = convert::claim(body.into_message()?)?;
-    let placed = app.router.claim(call.key, &call.worker, call.nonce, call.lease_ms, received).await?;
-    Ok(Keyed { answer: placed.outcome.into(), place: placed.place })
+    let call = convert::claim(body.into_message()?, received)?;
+    let placed = app.router.call(&call, bound(received)).await?;
+    Ok(app.keyed(placed.outcome.into(), placed.place))
 }
 
 /// Records an operator's verdict on a key whose outcome is unknown.
 #[utoipa::path(post, path = "/v1/resolve", tag = "reservations", request_body = requests::ResolveRequest, responses(
     (status = 200, description = "The outcome", body = ResolveAnswer,
-        headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+        headers(
+            ("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"),
+            ("Holdfast-Position" = u64, description = "How far the partition's log was applied: a later `seen`"),
+            ("Holdfast-Leader" = String, description = "Where the leader is reached, if another node leads"),
+        )),
     (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
     (status = "5XX", description = "`definite` says whether it may have been done", body = Problem,
         content_type = "application/problem+json"),
 ))]
 async fn resolve(State(app): App, request: Request) -> Answer<ResolveAnswer> {
+    let received = clock::monotonic();
     let body: requests::ResolveRequest = receive::json(request).await?;
     let call = convert::resolve(body.into_message()?, app.max_envelope_body_bytes)?;
-    let placed = app.router.resolve(call.key, call.fencing, call.verdict, &call.actor, &call.reason).await?;
-    Ok(Keyed { answer: placed.outcome.into(), place: placed.place })
+    let placed = app.router.call(&call, bound(received)).await?;
+    Ok(app.keyed(placed.outcome.into(), placed.place))
 }
 
 /// What the store knows of a key, with its history.
@@ -229,7 +270,11 @@ async fn resolve(State(app): App, request: Request) -> Answer<ResolveAnswer> {
     ),
     responses(
         (status = 200, description = "The record", body = KeyAnswer,
-            headers(("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"))),
+            headers(
+            ("Holdfast-Epoch" = String, description = "<home>/<partition>=<epoch>"),
+            ("Holdfast-Position" = u64, description = "How far the partition's log was applied: a later `seen`"),
+            ("Holdfast-Leader" = String, description = "Where the leader is reached, if another node leads"),
+        )),
         (status = 404, description = "There is no record", body = Problem, content_type = "application/problem+json"),
         (status = "5XX", description = "Not known now", body = Problem, content_type = "application/problem+json"),
     ),
@@ -240,11 +285,11 @@ async fn lookup(State(app): App, path: Result<Path<(String, String)>, PathReject
         field: "key",
         detail: format!("tenant and key are not percent-encoded text: {}", rejection.body_text()),
     })?;
-    let key = convert::lookup(&v1::LookupRequest { tenant, key })?;
-    let placed = app.router.lookup(&key)?;
+    let call = convert::lookup(&v1::LookupRequest { tenant, key })?;
+    let placed = app.router.call(&call, bound(clock::monotonic())).await?;
     match placed.outcome {
         None => Err(ApiError::KeyUnknown),
-        Some(found) => Ok(Keyed { answer: KeyAnswer::of(&key, found), place: placed.place }),
+        Some(found) => Ok(app.keyed(KeyAnswer::of(&call.0, found), placed.place)),
     }
 }
 
@@ -253,8 +298,18 @@ async fn lookup(State(app): App, path: Result<Path<(String, String)>, PathReject
     (status = 200, description = "The epochs", body = EpochsAnswer),
 ))]
 async fn epochs(State(app): App) -> Json<EpochsAnswer> {
-    let epochs = app.router.epochs().iter().map(Epoch::from).collect();
-    Json(EpochsAnswer { partitions: app.router.partition_count().get().get(), epochs })
+    let epochs = app.router.region().epochs().iter().map(Epoch::from).collect();
+    Json(EpochsAnswer { partitions: app.router.region().partition_count().get().get(), epochs })
+}
+
+/// The nodes of the region, and which of them leads each partition.
+///
+/// Any node answers any call; a call that goes to the leader at once saves a hop.
+#[utoipa::path(get, path = "/v1/topology", tag = "reservations", responses(
+    (status = 200, description = "The topology", body = TopologyAnswer),
+))]
+async fn topology(State(app): App) -> Json<TopologyAnswer> {
+    Json(app.router.region().topology().into())
 }
 
 /// How this node and its groups are.
@@ -262,7 +317,7 @@ async fn epochs(State(app): App) -> Json<EpochsAnswer> {
     (status = 200, description = "The status", body = StatusAnswer),
 ))]
 async fn status(State(app): App) -> Json<StatusAnswer> {
-    Json(app.router.status().into())
+    Json(app.router.region().status().into())
 }
 
 /// Makes a new cluster key for tokens.
@@ -274,7 +329,7 @@ async fn status(State(app): App) -> Json<StatusAnswer> {
 ))]
 async fn rotate_cluster_key(State(app): App, request: Request) -> Result<Json<ClusterKeyAnswer>, ApiError> {
     let requests::Empty {} = receive::json(request).await?;
-    Ok(Json(ClusterKeyAnswer { key_id: app.router.rotate_cluster_key().await? }))
+    Ok(Json(ClusterKeyAnswer { key_id: app.router.region().rotate_cluster_key().await? }))
 }
 
 /// Lets log time follow a clock that jumped by more than an hour.
@@ -286,17 +341,17 @@ async fn rotate_cluster_key(State(app): App, request: Request) -> Result<Json<Cl
 ))]
 async fn accept_clock(State(app): App, request: Request) -> Result<Json<ClockAnswer>, ApiError> {
     let requests::Empty {} = receive::json(request).await?;
-    let log_times = app.router.accept_clock().await?;
+    let log_times = app.router.region().accept_clock().await?;
     Ok(Json(ClockAnswer { log_time_unix_ms: log_times.into_iter().map(LogTime::unix_ms).collect() }))
 }
 
-/// Whether every partition of this node serves.
+/// Whether this node can answer for every partition: it serves it, or reaches its leader.
 #[utoipa::path(get, path = "/healthz", tag = "admin", responses(
-    (status = 200, description = "Every partition serves", body = String, content_type = "text/plain"),
-    (status = 503, description = "Which do not, and why", body = String, content_type = "text/plain"),
+    (status = 200, description = "For every partition", body = String, content_type = "text/plain"),
+    (status = 503, description = "For which it cannot, and why", body = String, content_type = "text/plain"),
 ))]
 async fn healthz(State(app): App) -> (StatusCode, String) {
-    match not_serving(&app.router.status()) {
+    match app.router.region().unwell() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }

@@ -6,16 +6,23 @@
 //! Deliberately absent: TLS and who may call (the node refuses to listen beyond loopback until there is both), compression
 //! (a small message can be a large one in disguise), and every decision.
 
+mod admin;
+mod answer;
 mod body;
 mod connection;
 mod convert;
 mod dispatch;
 pub mod error;
+mod forward;
 mod grpc;
 mod http;
+mod peer;
 mod reply;
 mod socket;
 
+pub use self::peer::serve as serve_peers;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -24,10 +31,12 @@ use tokio::task::JoinSet;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
+use self::connection::Bounds;
 use self::dispatch::{Dispatch, is_grpc};
 use self::grpc::Services;
 use crate::limits;
 use crate::router::Router;
+use crate::router::cluster::Cluster;
 
 /// How often the health service looks at the node.
 const HEALTH_PERIOD: Duration = Duration::from_secs(1);
@@ -59,8 +68,14 @@ impl Default for ApiSettings {
 /// Serves the API on a bound listener until `shutdown` is true or its sender is gone; then takes no more connections and
 /// gives the requests in flight [`ApiSettings::drain`] to end. Returns when the last connection is closed, and with it the
 /// last use of `router`.
-pub async fn serve(listener: TcpListener, router: Router, settings: ApiSettings, mut shutdown: watch::Receiver<bool>) {
-    let services = Services::new(router.clone(), settings.max_envelope_body_bytes);
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    cluster: Arc<Cluster>,
+    settings: ApiSettings,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let services = Services::new(router.clone(), cluster, settings.max_envelope_body_bytes);
     let (reporter, health) = health_reporter();
     let mut routes = http::routes(router.clone(), settings.max_envelope_body_bytes)
         .route_service("/holdfast.v1.Admin/{*method}", services.admin())
@@ -75,7 +90,8 @@ pub async fn serve(listener: TcpListener, router: Router, settings: ApiSettings,
 
     let mut watcher = JoinSet::new();
     watcher.spawn(report_health(reporter.clone(), router));
-    let mut connections = connection::accept(listener, dispatch, settings.max_connections, &mut shutdown).await;
+    let mut connections =
+        connection::accept(listener, dispatch, Bounds::of_clients(settings.max_connections), &mut shutdown).await;
     watcher.shutdown().await;
     end_health(reporter).await;
     connection::drain(&mut connections, settings.drain).await;
@@ -97,7 +113,7 @@ fn reflection() -> Result<
 async fn report_health(reporter: HealthReporter, router: Router) {
     let mut said = None;
     loop {
-        let serving = http::not_serving(&router.status()).is_none();
+        let serving = router.region().unwell().is_none();
         if said != Some(serving) {
             let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
             set_health(&reporter, status).await;

@@ -5,14 +5,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_client::proto::v1;
 
-use crate::ids::FencingToken;
 use crate::region::calls::{
-    ClaimOutcome, Completed, Envelope, Found, GrantOutcome, Granted, Place, Placed, Replay, ReserveOutcome,
-    ResolveOutcome,
+    ClaimOutcome, Completed, Found, GrantOutcome, Granted, Place, Placed, Replay, ReserveOutcome, ResolveOutcome,
 };
+use crate::region::health::Topology;
 use crate::region::status::{GroupState, GroupStatus, Status};
-use crate::reservation::record::{Checkpoint, Event, EventKind, State};
+use crate::reservation::record::{Event, State};
 use crate::reservation::reply::{Limit, Recorded};
+use crate::router::messages::{checkpoint, envelope, event_kind, fencing, key_state, limit_name};
+use crate::time::LogTime;
 
 pub(super) fn reserve(placed: Placed<ReserveOutcome>) -> v1::ReserveResponse {
     use v1::reserve_response::Outcome;
@@ -109,8 +110,8 @@ pub(super) fn epoch(place: &Place) -> v1::Epoch {
         home: place.home.as_str().to_owned(),
         partition: u32::from(place.partition.0),
         epoch: place.epoch.0,
-        position: 0,
-        leader: 0,
+        position: place.position,
+        leader: place.leader.unwrap_or_default(),
     }
 }
 
@@ -135,79 +136,37 @@ pub(super) fn group_state(state: &GroupState) -> (&'static str, &str) {
     }
 }
 
-/// A limit's name.
-pub(super) const fn limit_name(limit: Limit) -> &'static str {
-    match limit {
-        Limit::Attempts => "attempts",
-    }
-}
-
-/// An event's kind in a word.
-pub(super) const fn event_kind(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::Granted => "granted",
-        EventKind::Completed => "completed",
-        EventKind::Late => "late",
-        EventKind::Released => "released",
-        EventKind::Extended => "extended",
-        EventKind::Checkpointed => "checkpointed",
-        EventKind::Lapsed => "lapsed",
-        EventKind::Voided => "voided",
-        EventKind::Claimed => "claimed",
-        EventKind::Resolved => "resolved",
-        EventKind::Adopted => "adopted",
-    }
-}
-
 /// A duration in whole milliseconds, never less than it is.
 pub(super) fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX)
 }
 
-/// The fingerprint, the fencing token and so on that a record is shown with: of its answer if it has one, else of the last
-/// grant.
-#[derive(Debug)]
-pub(super) struct Shown {
-    pub(super) fencing: Option<FencingToken>,
-    pub(super) attempt: u32,
-    pub(super) fingerprint_version: u32,
-    pub(super) fingerprint: Bytes,
-    pub(super) lease_ms: u32,
-}
-
-impl Shown {
-    pub(super) fn of(found: &Found) -> Self {
-        let record = &found.record;
-        let answered = record.answer.and_then(|answer| record.attempts.iter().find(|one| one.token == answer.token));
-        let attempt = answered.or_else(|| record.last());
-        Self {
-            fencing: attempt.map(|attempt| attempt.token),
-            attempt: attempt.map_or(0, |attempt| attempt.number),
-            fingerprint_version: attempt.map_or(0, |attempt| attempt.fingerprint.version),
-            fingerprint: attempt.map_or_else(Bytes::new, |attempt| Bytes::copy_from_slice(&attempt.fingerprint.digest)),
-            lease_ms: record.holding().map_or(record.terms.lease_ms, |holding| holding.lease_ms),
-        }
+/// The nodes of the region, and who leads what.
+pub(super) fn topology(topology: Topology) -> v1::TopologyResponse {
+    let nodes = topology.nodes.into_iter().map(|(node_id, address)| v1::TopologyNode { node_id, address });
+    v1::TopologyResponse {
+        partitions: u32::try_from(topology.leaders.len()).unwrap_or(u32::MAX),
+        nodes: nodes.collect(),
+        leaders: topology.leaders.into_iter().map(Option::unwrap_or_default).collect(),
     }
 }
 
 fn record(found: Found) -> v1::Record {
-    let shown = Shown::of(&found);
-    let Found { record, envelope: answer } = found;
     v1::Record {
-        state: key_state(record.state()).into(),
-        endpoint: record.endpoint.as_str().to_owned(),
-        fingerprint_version: shown.fingerprint_version,
-        fingerprint: shown.fingerprint,
-        fencing: shown.fencing.map(fencing),
-        attempt: shown.attempt,
-        lease_ms: shown.lease_ms,
-        retention_ms: record.terms.retention_ms,
-        completed_at_unix_ms: record.answer.map_or(0, |answer| answer.completed_at.unix_ms()),
-        expires_at_unix_ms: record.expires_at().map_or(0, crate::time::LogTime::unix_ms),
-        checkpoint: record.checkpoint.map(checkpoint),
-        envelope: answer.map(envelope),
-        history: record.history.into_iter().map(event).collect(),
-        history_dropped: record.history_dropped,
+        state: key_state(found.state).into(),
+        endpoint: found.endpoint.as_str().to_owned(),
+        fingerprint_version: found.fingerprint_version,
+        fingerprint: found.fingerprint,
+        fencing: found.fencing.map(fencing),
+        attempt: found.attempt,
+        lease_ms: found.lease_ms,
+        retention_ms: found.retention_ms,
+        completed_at_unix_ms: found.completed_at.map_or(0, LogTime::unix_ms),
+        expires_at_unix_ms: found.expires_at.map_or(0, LogTime::unix_ms),
+        checkpoint: found.checkpoint.map(checkpoint),
+        envelope: found.envelope.map(envelope),
+        history: found.history.into_iter().map(event).collect(),
+        history_dropped: found.history_dropped,
     }
 }
 
@@ -233,15 +192,6 @@ fn replay(replay: Replay) -> v1::Replay {
     }
 }
 
-fn envelope(envelope: Envelope) -> v1::Envelope {
-    let headers = envelope.headers.into_iter().map(|(name, value)| v1::Header { name, value }).collect();
-    v1::Envelope { status: u32::from(envelope.status), headers, body: envelope.body }
-}
-
-fn checkpoint(checkpoint: Checkpoint) -> v1::CheckpointData {
-    v1::CheckpointData { name: checkpoint.name.into(), data: Bytes::from(checkpoint.data) }
-}
-
 fn event(event: Event) -> v1::Event {
     v1::Event {
         at_unix_ms: event.at.unix_ms(),
@@ -255,23 +205,8 @@ fn limited(limit: Limit, retry_after: Duration) -> v1::Limited {
     v1::Limited { limit: limit_name(limit).to_owned(), retry_after_ms: millis(retry_after) }
 }
 
-fn fencing(token: FencingToken) -> v1::FencingToken {
-    v1::FencingToken { epoch: token.epoch.0, sequence: token.sequence }
-}
-
 fn stale_token(state: State) -> v1::StaleToken {
     v1::StaleToken { state: key_state(state).into() }
-}
-
-const fn key_state(state: State) -> v1::KeyState {
-    match state {
-        State::Absent => v1::KeyState::Absent,
-        State::Held => v1::KeyState::Held,
-        State::Lapsed => v1::KeyState::Lapsed,
-        State::OutcomeUnknown => v1::KeyState::OutcomeUnknown,
-        State::Released => v1::KeyState::Released,
-        State::Completed => v1::KeyState::Completed,
-    }
 }
 
 fn group(group: GroupStatus) -> v1::GroupStatus {
@@ -288,7 +223,7 @@ fn group(group: GroupStatus) -> v1::GroupStatus {
         log_time_unix_ms: group.log_time.unix_ms(),
         clock_held: group.clock_held,
         held_keys: group.held_keys,
-        role: String::new(),
-        leader_node_id: 0,
+        role: group.role.name().to_owned(),
+        leader_node_id: group.leader.unwrap_or_default(),
     }
 }

@@ -13,7 +13,7 @@ use crate::cli::exit::{Exit, Problem};
 /// How long a connection may take to be made. A node on the same continent answers within a tenth of it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one answer may take: the node's own limit for a proposal is ten seconds.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Where a node is, as `http://HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +54,12 @@ impl Address {
         Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
     }
 
-    /// Connects, for a few calls.
+    /// Connects, for a few calls that may take so long each.
     ///
     /// # Errors
     /// When nothing answers there.
-    pub(crate) async fn connect(&self) -> Result<Channel, Problem> {
-        self.endpoint()?.timeout(ANSWER_TIMEOUT).connect().await.map_err(|error| self.unreachable(&error))
+    pub(crate) async fn connect(&self, patience: Duration) -> Result<Channel, Problem> {
+        self.endpoint()?.timeout(patience).connect().await.map_err(|error| self.unreachable(&error))
     }
 
     /// What to say when nothing answers there.

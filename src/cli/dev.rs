@@ -64,7 +64,7 @@ pub(crate) fn run(dev: Dev) -> Result<Exit, Problem> {
     };
     let resolved = resolve::resolve(settings).map_err(Problem::usage)?;
     telemetry::init(resolved.log, resolved.log_format).map_err(anyhow::Error::new)?;
-    serve(resolved.node, |address| Ok(output::emit(&welcome(address, &data_dir, temporary.is_some()))?))
+    serve(resolved.node, |node| Ok(output::emit(&welcome(node.local_addr(), &data_dir, temporary.is_some()))?))
 }
 
 /// What a developer reads first.

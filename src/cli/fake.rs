@@ -204,21 +204,26 @@ impl Admin for Desk {
     }
 
     async fn members(&self, _: Request<v1::MembersRequest>) -> Answer<v1::MembersResponse> {
-        Err(Status::unimplemented("no test asks"))
+        let member = v1::Member { node_id: 1, voter_of: 1, leader_of: 1, reachable: true, ..v1::Member::default() };
+        Ok(Response::new(v1::MembersResponse { members: vec![member], partitions: 1 }))
     }
 
-    async fn change_members(&self, _: Request<v1::ChangeMembersRequest>) -> Answer<v1::ChangeMembersResponse> {
-        Err(Status::unimplemented("no test asks"))
+    async fn change_members(&self, request: Request<v1::ChangeMembersRequest>) -> Answer<v1::ChangeMembersResponse> {
+        match request.get_ref().remove_node_id {
+            1 => Err(Status::failed_precondition("node 1 is the only voter of partition 0")),
+            _ => Ok(Response::new(v1::ChangeMembersResponse {})),
+        }
     }
 
     async fn transfer_leadership(
         &self,
         _: Request<v1::TransferLeadershipRequest>,
     ) -> Answer<v1::TransferLeadershipResponse> {
-        Err(Status::unimplemented("no test asks"))
+        Ok(Response::new(v1::TransferLeadershipResponse { partitions: vec![0] }))
     }
 
     async fn snapshot(&self, _: Request<v1::SnapshotRequest>) -> Answer<v1::SnapshotResponse> {
-        Err(Status::unimplemented("no test asks"))
+        let taken = v1::GroupSnapshot { partition: 0, index: 7 };
+        Ok(Response::new(v1::SnapshotResponse { snapshots: vec![taken] }))
     }
 }

@@ -1,15 +1,14 @@
 //! Runs a node until a signal or its own end: what `dev` and `server` have in common.
 
-use std::net::SocketAddr;
-
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::exit::{Exit, Problem};
-use crate::node::{Node, NodeError, NodeSettings};
+use crate::node::settings::NodeSettings;
+use crate::node::{Node, NodeError};
 use crate::store::StoreError;
 
-/// Starts a node, tells `announce` where it listens, and serves.
+/// Starts a node, tells `announce` of it, and serves.
 ///
 /// The first SIGTERM or SIGINT ends it in order: requests in flight are answered first, within the settings' drain time.
 /// A second one ends the process at once, with code 130; what was acknowledged is on disk either way.
@@ -18,7 +17,7 @@ use crate::store::StoreError;
 /// When the node cannot start, or stopped for good by itself.
 pub(crate) fn serve(
     settings: NodeSettings,
-    announce: impl FnOnce(SocketAddr) -> Result<(), Problem>,
+    announce: impl FnOnce(&Node) -> Result<(), Problem>,
 ) -> Result<Exit, Problem> {
     raise_open_files();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -43,10 +42,7 @@ fn raise_open_files() {
     }
 }
 
-async fn run(
-    settings: NodeSettings,
-    announce: impl FnOnce(SocketAddr) -> Result<(), Problem>,
-) -> Result<Exit, Problem> {
+async fn run(settings: NodeSettings, announce: impl FnOnce(&Node) -> Result<(), Problem>) -> Result<Exit, Problem> {
     let mut signals = Signals::new()?;
     let node = tokio::select! {
         started = Node::start(settings) => started.map_err(not_started)?,
@@ -55,7 +51,7 @@ async fn run(
             return Ok(Exit::Ok);
         }
     };
-    announce(node.local_addr())?;
+    announce(&node)?;
     let stopped = tokio::select! {
         name = signals.next() => {
             tracing::info!(signal = name, "shutting down: requests in flight are answered first");
@@ -79,13 +75,14 @@ async fn run(
     }
 }
 
-/// A directory that was made with other settings is a wrong setting; every other reason is a failure.
+/// A directory or a region that was made with other settings is a wrong setting; every other reason is a failure.
 fn not_started(error: NodeError) -> Problem {
     let exit = match &error {
-        NodeError::Store(StoreError::Identity { .. }) => Exit::Usage,
+        NodeError::Store(StoreError::Identity { .. }) | NodeError::Misfit { .. } => Exit::Usage,
         NodeError::Store(StoreError::InUse { .. } | StoreError::Damaged(_) | StoreError::Disk(_))
         | NodeError::Listen { .. }
-        | NodeError::Thread(_) => Exit::Failed,
+        | NodeError::Thread(_)
+        | NodeError::Refused(_) => Exit::Failed,
     };
     Problem { exit, error: error.into() }
 }

@@ -13,6 +13,8 @@ use crate::telemetry;
 Examples:
   holdfast server --config /etc/holdfast.toml
   HOLDFAST_DATA_DIR=/var/lib/holdfast HOLDFAST_REGION=eu holdfast server
+  holdfast server --data-dir /var/lib/holdfast --region-file /etc/holdfast/region.toml --node-id 2
+  holdfast server --data-dir /var/lib/holdfast --node-id 4 --join 10.0.0.1:7401 --peer-listen 10.0.0.4:7401
 
 A setting is taken from its flag, else from its environment variable, else from the file, else it has its default.
 SIGTERM ends the node after the requests in flight; a second one ends it at once.")]
@@ -33,8 +35,9 @@ pub(crate) fn run(server: Server) -> Result<Exit, Problem> {
     };
     let resolved = resolve::resolve(server.settings.or(file)).map_err(Problem::usage)?;
     telemetry::init(resolved.log, resolved.log_format).map_err(anyhow::Error::new)?;
-    let (region, node_id) = (resolved.node.region.clone(), resolved.node.node_id);
-    serve(resolved.node, |address| {
+    let node_id = resolved.node.node_id;
+    serve(resolved.node, |node| {
+        let (address, region) = (node.local_addr(), node.region());
         tracing::info!(%address, %region, node_id, version = env!("CARGO_PKG_VERSION"), "serving");
         Ok(())
     })

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::{Config, Raft, SnapshotPolicy};
+use openraft::{Config, Raft, RaftMetrics, SnapshotPolicy};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::codec::batch::Operation;
 use crate::codec::pb;
 use crate::ids::{EndpointName, Epoch, PartitionId, RecordKey, RegionName};
+use crate::limits;
 use crate::peers::Peers;
 use crate::raft::batcher::Batcher;
 use crate::raft::exports::Exports;
@@ -355,6 +357,20 @@ impl Group {
     /// The last applied entry.
     pub(super) fn applied(&self) -> Option<EntryId> {
         self.state().applied.as_ref().map(entry_id_from)
+    }
+
+    /// Takes a snapshot of what is applied now, behind which the log is purged soon. Returns the last entry in it.
+    ///
+    /// # Errors
+    /// When the group has stopped, or the snapshot is not there in time. Then it may come later.
+    pub async fn snapshot(&self) -> Result<u64, ProposeError> {
+        let wanted = self.progress().applied_index;
+        self.trigger_snapshot().await?;
+        let patience = Some(Duration::from_millis(limits::SNAPSHOT_TIMEOUT_MS));
+        let taken = |metrics: &RaftMetrics<Types>| metrics.snapshot.is_some_and(|id| id.index >= wanted);
+        let waited = self.raft.wait(patience).metrics(taken, "a snapshot").await;
+        let metrics = waited.map_err(|error| ProposeError::Indefinite(error.to_string()))?;
+        Ok(metrics.snapshot.map_or(0, |id| id.index))
     }
 
     /// Stops the group. What was acknowledged is on the disk already.

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -25,31 +25,48 @@ use crate::store::{LogFamily, StoreError};
 const TAIL_BYTES: usize = 1024 * 1024;
 /// Bytes of entries returned in one limited read: a message to a follower must stay under its transport's limit.
 const READ_BYTES: usize = 1024 * 1024;
+/// Entries that are read from the disk at a time: few enough that those past a limited read's end cost little.
+const READ_ENTRIES: u64 = 16;
 
 /// The newest entries.
 #[derive(Default)]
 struct Tail {
-    /// Consecutive entries and their written sizes.
+    /// Consecutive entries and their written sizes. The last one is the log's last.
     entries: VecDeque<(LogEntry, usize)>,
     bytes: usize,
+    /// Every entry before this index is on the disk.
     durable: u64,
+    /// Every entry before this index was applied.
     applied: u64,
     vote: Option<Vote>,
     purged: Option<EntryId>,
     last: Option<EntryId>,
+    /// How often entries were cut off at either end. What was read from the disk meanwhile may not fit what is in memory.
+    cuts: u64,
     size: LogBytes,
 }
 
 impl Tail {
-    fn first_index(&self) -> Option<u64> {
-        self.entries.front().map(|(entry, _)| entry.log_id.index)
+    /// The first index that the log has, or would have.
+    fn first(&self) -> u64 {
+        self.purged.map_or(0, |id| id.index.saturating_add(1))
+    }
+
+    /// The index behind the log's last.
+    fn end(&self) -> u64 {
+        self.last.map_or(0, |id| id.index.saturating_add(1))
+    }
+
+    /// The first index in memory, or the end.
+    fn in_memory(&self) -> u64 {
+        self.entries.front().map_or_else(|| self.end(), |(entry, _)| entry.log_id.index)
     }
 
     fn evict(&mut self) {
         while self.bytes > TAIL_BYTES {
             let droppable = self.durable.min(self.applied);
             match self.entries.front() {
-                Some((entry, _)) if entry.log_id.index <= droppable => {}
+                Some((entry, _)) if entry.log_id.index < droppable => {}
                 Some(_) | None => return,
             }
             if let Some((_, size)) = self.entries.pop_front() {
@@ -75,13 +92,19 @@ impl Tail {
     }
 }
 
+/// What a read takes from memory, and what it still needs.
+struct Glance {
+    from_disk: Range<u64>,
+    from_memory: Vec<(LogEntry, usize)>,
+    cuts: u64,
+}
+
 /// One group's log. Cheap to clone: all clones are the same log.
 #[derive(Clone)]
 pub(super) struct GroupLog {
     partition: PartitionId,
     log: LogHandle,
     tail: Arc<Mutex<Tail>>,
-    durable: Durable,
 }
 
 impl GroupLog {
@@ -97,22 +120,10 @@ impl GroupLog {
         // Entries that a snapshot covers may have been written once more while it was installed: the purge behind it, which
         // would have removed them, did not come.
         let last = last.filter(|last| purged.is_none_or(|purged: EntryId| purged.index < last.index)).or(purged);
-        let first = purged.map_or(0, |id| id.index.saturating_add(1));
-        let end = last.map_or(0, |id| id.index.saturating_add(1));
-        let size = LogBytes::of(first, end, family.bytes(partition));
-        let durable = last.map_or(0, |id| id.index);
-        let tail = Arc::new(Mutex::new(Tail { vote, purged, last, durable, size, ..Tail::default() }));
-        let shared = Arc::clone(&tail);
-        Ok(Self {
-            partition,
-            log,
-            tail,
-            durable: Arc::new(move |index| {
-                let mut tail = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                tail.durable = tail.durable.max(index);
-                tail.evict();
-            }),
-        })
+        let mut tail = Tail { vote, purged, last, ..Tail::default() };
+        tail.durable = tail.end();
+        tail.size = LogBytes::of(tail.first(), tail.end(), family.bytes(partition));
+        Ok(Self { partition, log, tail: Arc::new(Mutex::new(tail)) })
     }
 
     fn tail(&self) -> MutexGuard<'_, Tail> {
@@ -144,7 +155,7 @@ impl GroupLog {
     /// Says that entries up to an index were applied.
     pub(super) fn applied(&self, index: u64) {
         let mut tail = self.tail();
-        tail.applied = tail.applied.max(index);
+        tail.applied = tail.applied.max(index.saturating_add(1));
         tail.evict();
     }
 
@@ -154,43 +165,67 @@ impl GroupLog {
         told.await.map_err(|_| io::Error::other("the log thread has stopped"))?
     }
 
-    /// The entries from `start` up to `end`, exclusive, stopping after `most` bytes but never before the first.
+    /// Takes note that the entries before an index are on the disk, unless the log was cut since they were sent there: then
+    /// some of those indexes may have other entries now, which are not. A later report covers the rest.
+    fn durable(&self, before: u64, cuts: u64) -> Durable {
+        let shared = Arc::clone(&self.tail);
+        Box::new(move || {
+            let mut tail = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            if tail.cuts == cuts {
+                tail.durable = tail.durable.max(before);
+                tail.evict();
+            }
+        })
+    }
+
+    /// Looks at the part of a range that the log has.
+    fn glance(&self, start: u64, end: u64) -> Glance {
+        let tail = self.tail();
+        let (start, end) = (start.max(tail.first()), end.min(tail.end()));
+        let in_memory = tail.in_memory().min(end);
+        let skipped = usize::try_from(start.saturating_sub(in_memory)).unwrap_or(usize::MAX);
+        let from_memory = tail.entries.iter().skip(skipped).take_while(|(entry, _)| entry.log_id.index < end);
+        Glance { from_disk: start..in_memory, from_memory: from_memory.cloned().collect(), cuts: tail.cuts }
+    }
+
+    /// The entries from `start` up to `end`, exclusive, that the log has, stopping after `most` bytes but never before the
+    /// first. All of them stood in the log at one moment.
     fn read(&self, start: u64, end: u64, most: usize) -> io::Result<Vec<LogEntry>> {
-        let (from_memory, memory_start) = {
-            let tail = self.tail();
-            let memory_start = tail.first_index().unwrap_or(u64::MAX).min(end);
-            let found: Vec<(LogEntry, usize)> = tail
-                .entries
-                .iter()
-                .skip(usize::try_from(start.saturating_sub(memory_start)).unwrap_or(usize::MAX))
-                .take_while(|(entry, _)| entry.log_id.index < end)
-                .cloned()
-                .collect();
-            (found, memory_start)
-        };
+        loop {
+            let glance = self.glance(start, end);
+            let cuts = glance.cuts;
+            let read = self.collect(glance, most);
+            // Cut meanwhile, it may be of two minds, or look damaged.
+            if self.tail().cuts == cuts {
+                return read;
+            }
+        }
+    }
+
+    fn collect(&self, glance: Glance, most: usize) -> io::Result<Vec<LogEntry>> {
         let mut entries = Vec::new();
         let mut bytes = 0_usize;
-        if start < memory_start {
-            let stored = self.log.family.entries(self.partition, start, memory_start).map_err(io::Error::other)?;
-            let mut expected = stored.first().map(|(index, _)| *index);
-            for (index, stored) in stored {
-                if expected != Some(index) {
-                    return Err(io::Error::other(format!("the log has a hole before entry {index}")));
+        let Range { start: mut next, end } = glance.from_disk;
+        while next < end {
+            let until = next.saturating_add(READ_ENTRIES).min(end);
+            for (index, stored) in self.log.family.entries(self.partition, next, until).map_err(io::Error::other)? {
+                if index != next {
+                    break;
                 }
-                expected = index.checked_add(1);
                 if bytes > most {
                     return Ok(entries);
                 }
+                next = next.saturating_add(1);
                 bytes = bytes.saturating_add(stored.len());
                 entries.push(entry_from(stored).map_err(io::Error::other)?);
             }
-            if expected.is_some_and(|next| next != memory_start) && !from_memory.is_empty() {
-                return Err(io::Error::other(format!("the log has a hole before entry {memory_start}")));
+            if next < until {
+                return Err(io::Error::other(format!("the log has no entry {next}, and has some after it")));
             }
         }
-        for (entry, size) in from_memory {
+        for (entry, size) in glance.from_memory {
             if bytes > most {
-                return Ok(entries);
+                break;
             }
             bytes = bytes.saturating_add(size);
             entries.push(entry);
@@ -226,8 +261,16 @@ impl RaftLogReader<Types> for GroupLog {
         Ok(self.tail().vote)
     }
 
+    /// As many of the entries as one message takes, at least one. Nothing if the log was cut before `start`: who asks does
+    /// not lead any more.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
-        self.read(start, end, READ_BYTES)
+        let entries = self.read(start, end, READ_BYTES)?;
+        let first = self.tail().first();
+        if start < first && start < end {
+            let text = format!("entry {start} was purged, the log starts at {first}: who needs it needs a snapshot");
+            return Err(io::Error::other(text));
+        }
+        Ok(entries)
     }
 }
 
@@ -256,47 +299,60 @@ impl RaftLogStorage<Types> for GroupLog {
         I::IntoIter: Send,
     {
         let mut written = Vec::new();
-        {
+        let durable = {
             let mut tail = self.tail();
             for entry in entries {
-                let bytes = entry_to(&entry);
+                let (id, bytes) = (entry.log_id, entry_to(&entry));
                 tail.bytes = tail.bytes.saturating_add(bytes.len());
-                tail.size.add(entry.log_id.index, bytes.len());
-                tail.last = Some(entry.log_id);
-                written.push((entry.log_id.index, bytes));
-                let size = written.last().map_or(0, |(_, bytes)| bytes.len());
-                tail.entries.push_back((entry, size));
+                tail.size.add(id.index, bytes.len());
+                tail.last = Some(id);
+                tail.entries.push_back((entry, bytes.len()));
+                written.push((id.index, bytes));
             }
-        }
-        let durable = Arc::clone(&self.durable);
+            self.durable(tail.end(), tail.cuts)
+        };
         self.log.send(self.partition, Write::Entries { entries: written, flushed, durable }).await
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<EntryId>) -> io::Result<()> {
         let from = last_log_id.map_or(0, |id| id.index.saturating_add(1));
-        {
+        let cuts = {
             let mut tail = self.tail();
+            if from >= tail.end() {
+                return Ok(());
+            }
             tail.drop_from(from);
             tail.size.cut(from);
-            tail.durable = tail.durable.min(from.saturating_sub(1));
+            tail.durable = tail.durable.min(from);
             tail.last = last_log_id.or(tail.purged);
-        }
-        self.write(|done| Write::Truncate { from, done }).await
+            tail.cuts = tail.cuts.saturating_add(1);
+            tail.cuts
+        };
+        self.write(|done| Write::Truncate { from, done }).await?;
+        // Whatever was sent to the disk before is there too.
+        self.durable(from, cuts)();
+        Ok(())
     }
 
     async fn purge(&mut self, log_id: EntryId) -> io::Result<()> {
         let bytes = codec::seal(&entry_id_to(&log_id));
-        {
+        let (end, cuts) = {
             let mut tail = self.tail();
             tail.purged = Some(log_id);
-            tail.size.purge(log_id.index);
-            // By index: behind a snapshot the log may end in entries that never were committed.
-            if tail.last.is_none_or(|last| last.index <= log_id.index) {
+            if log_id.index >= tail.end() {
                 tail.last = Some(log_id);
             }
-        }
+            tail.drop_until(log_id.index);
+            tail.size.purge(log_id.index);
+            tail.cuts = tail.cuts.saturating_add(1);
+            (tail.end(), tail.cuts)
+        };
         self.write(|done| Write::Purge { index: log_id.index, log_id: bytes, done }).await?;
-        self.tail().drop_until(log_id.index);
+        // Whatever was sent to the disk before is there too.
+        self.durable(end, cuts)();
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,12 +27,13 @@ pub(super) enum Write {
     Purge { index: u64, log_id: Vec<u8>, done: Done },
 }
 
-/// Told of the last index that is on the disk now.
-pub(super) type Durable = Arc<dyn Fn(u64) + Send + Sync>;
+/// Told that the entries are on the disk. Reports come in the order of the requests.
+pub(super) type Durable = Box<dyn FnOnce() + Send>;
 /// Told once a request is on the disk, or never will be.
 pub(super) type Done = oneshot::Sender<io::Result<()>>;
 
-struct Request {
+/// A request of one group.
+pub(super) struct Request {
     partition: PartitionId,
     write: Write,
 }
@@ -93,7 +94,7 @@ impl LogThread {
 
 /// What is told once a batch is on the disk.
 enum Told {
-    Entries { last: Option<u64>, flushed: IOFlushed<Types>, durable: Durable },
+    Entries { flushed: IOFlushed<Types>, durable: Durable },
     Done(Done),
 }
 
@@ -106,16 +107,21 @@ fn run(family: &LogFamily, mut queue: mpsc::Receiver<Request>, broken: &OnceLock
             let Ok(next) = queue.try_recv() else { break };
             bytes = bytes.saturating_add(gather(next, &mut batch, &mut told));
         }
-        if broken.get().is_none()
-            && let Err(error) = family.write(batch)
-        {
-            tracing::error!(%error, "the log cannot be written: this node stops serving");
-            // Set once: the first error is the one that counts.
-            let _ = broken.set(error.to_string());
-        }
-        for one in told {
-            tell(one, broken.get().map(String::as_str));
-        }
+        write(family, batch, told, broken);
+    }
+}
+
+/// Writes a batch and tells everybody whose request is in it.
+fn write(family: &LogFamily, batch: LogBatch, told: Vec<Told>, broken: &OnceLock<String>) {
+    if broken.get().is_none()
+        && let Err(error) = family.write(batch)
+    {
+        tracing::error!(%error, "the log cannot be written: this node stops serving");
+        // Set once: the first error is the one that counts.
+        let _ = broken.set(error.to_string());
+    }
+    for one in told {
+        tell(one, broken.get().map(String::as_str));
     }
 }
 
@@ -124,13 +130,12 @@ fn gather(request: Request, batch: &mut LogBatch, told: &mut Vec<Told>) -> usize
     let partition = request.partition;
     match request.write {
         Write::Entries { entries, flushed, durable } => {
-            let last = entries.last().map(|(index, _)| *index);
             let mut bytes = 0_usize;
             for (index, entry) in entries {
                 bytes = bytes.saturating_add(entry.len());
                 batch.put_entry(partition, index, entry);
             }
-            told.push(Told::Entries { last, flushed, durable });
+            told.push(Told::Entries { flushed, durable });
             bytes
         }
         Write::Vote { bytes, done } => {
@@ -155,9 +160,9 @@ fn gather(request: Request, batch: &mut LogBatch, told: &mut Vec<Told>) -> usize
 fn tell(told: Told, broken: Option<&str>) {
     let result = || broken.map_or(Ok(()), |reason| Err(io::Error::other(reason.to_owned())));
     match told {
-        Told::Entries { last, flushed, durable } => {
-            if let (None, Some(last)) = (broken, last) {
-                durable(last);
+        Told::Entries { flushed, durable } => {
+            if broken.is_none() {
+                durable();
             }
             flushed.io_completed(result());
         }
@@ -165,5 +170,29 @@ fn tell(told: Told, broken: Option<&str>) {
             // Whoever asked may have gone: then nobody needs to know.
             let _ = done.send(result());
         }
+    }
+}
+
+/// The thread's work, one request at a time and only when told to.
+#[cfg(test)]
+pub(super) struct ByHand {
+    handle: LogHandle,
+    queue: mpsc::Receiver<Request>,
+}
+
+#[cfg(test)]
+impl ByHand {
+    pub(super) fn new(family: LogFamily) -> (Self, LogHandle) {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let handle = LogHandle { requests, family, broken: Arc::default() };
+        (Self { handle: handle.clone(), queue }, handle)
+    }
+
+    /// Writes the oldest request, and tells whoever waits for it.
+    pub(super) fn write_one(&mut self) {
+        let request = self.queue.try_recv().expect("a request");
+        let (mut batch, mut told) = (LogBatch::default(), Vec::new());
+        gather(request, &mut batch, &mut told);
+        write(&self.handle.family, batch, told, &self.handle.broken);
     }
 }

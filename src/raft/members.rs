@@ -1,6 +1,6 @@
 //! Who is in a group, who leads it, and how that is changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,10 +45,13 @@ pub(super) async fn follow(
             };
             (now, members)
         };
-        for (node_id, at) in &members.nodes {
-            peers.know(&node(*node_id, at));
+        if *membership.borrow() != members {
+            // Only then: while one group knows of a node's new address before another does, their members do not take turns.
+            for (node_id, at) in &members.nodes {
+                peers.know(&node(*node_id, at));
+            }
+            membership.send_replace(members);
         }
-        membership.send_if_modified(|known| std::mem::replace(known, members.clone()) != members);
         leadership.send_if_modified(|known| std::mem::replace(known, now) != now);
         if metrics.changed().await.is_err() {
             return;
@@ -56,7 +59,8 @@ pub(super) async fn follow(
     }
 }
 
-fn node(node_id: NodeId, at: &Address) -> Node {
+/// A member as its peers know it.
+pub(super) fn node(node_id: NodeId, at: &Address) -> Node {
     Node { node_id, peer: at.peer.clone(), api: at.api.clone(), disk: at.disk.clone() }
 }
 
@@ -139,6 +143,29 @@ impl Group {
             return Ok(());
         }
         self.change(ChangeMembers::ReplaceAllVoters(voters), false).await
+    }
+
+    /// Makes a learner a voter and takes a voter out of the group, in one change. Without either, a change that an earlier
+    /// leader began is finished.
+    ///
+    /// # Errors
+    /// When this node does not lead, who is promoted is no member, or the change is not committed.
+    pub async fn promote_and_remove(
+        &self,
+        promote: Option<NodeId>,
+        remove: Option<NodeId>,
+    ) -> Result<(), ProposeError> {
+        let promoted = promote.map(|id| ChangeMembers::AddVoterIds(BTreeSet::from([id])));
+        let removed = remove.map(|id| ChangeMembers::RemoveVoters(BTreeSet::from([id])));
+        self.change(ChangeMembers::Batch(promoted.into_iter().chain(removed).collect()), false).await
+    }
+
+    /// Takes note that a member is reached elsewhere. Only for the same data directory: another one has another number.
+    ///
+    /// # Errors
+    /// When this node does not lead, or the change is not committed.
+    pub async fn move_member(&self, node_id: NodeId, at: Address) -> Result<(), ProposeError> {
+        self.change(ChangeMembers::SetNodes(BTreeMap::from([(node_id, at)])), true).await
     }
 
     /// Takes a learner out of the group.

@@ -12,15 +12,20 @@ mod log_store;
 mod log_thread;
 mod members;
 mod network;
+mod peer;
+mod pipeline;
 mod purge;
 mod reads;
 mod receive;
 mod snapshot;
 mod state_machine;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use group::{Group, GroupSettings, Leadership, Membership};
 pub use log_thread::{LogHandle, LogThread};
+pub use peer::Refused;
 pub use state_machine::{Change, Hook, Hooks, ReplacedHook};
 pub use types::{Address, NodeId, OperationReply};
 

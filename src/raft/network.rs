@@ -1,20 +1,34 @@
-//! How groups reach their peers. A cluster of one node has none, and says so to whoever asks.
+//! How a group reaches the same group on its peers: openraft's messages over the connections of [`Peers`].
+//!
+//! Deliberately absent: the receiving side (`peer`), and the snapshot's bytes.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
-use openraft::RaftNetworkFactory;
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::RPCOption;
-use openraft::network::v2::RaftNetworkV2;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use futures_util::{Stream, StreamExt as _, stream};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption};
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderError, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
 use openraft::storage::Snapshot;
+use openraft::{RPCTypes, RaftNetworkFactory};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tonic::{Code, Status};
 
 use crate::ids::PartitionId;
-use crate::peers::Peers;
+use crate::limits;
+use crate::peers::{Client, Peers};
+use crate::raft::members::node;
+use crate::raft::pipeline::{Pipeline, Target, request};
 use crate::raft::snapshot;
 use crate::raft::state_machine::SnapshotData;
-use crate::raft::types::{Address, Leader, NodeId, Types, Vote};
+use crate::raft::types::{Address, Leader, NodeId, Types, Vote, entry_id_from, entry_id_to, vote_message, vote_of};
+use crate::wire::v1;
 
 /// Makes one group's connections.
 pub(super) struct Network {
@@ -28,41 +42,170 @@ impl Network {
     }
 }
 
-/// A peer that is not there.
-pub(super) struct Nobody(NodeId, PartitionId, Arc<Peers>);
-
-impl Nobody {
-    fn unreachable(&self) -> Unreachable<Types> {
-        Unreachable::new(&std::io::Error::other(format!("node {} is not part of this cluster of one", self.0)))
-    }
-}
-
 impl RaftNetworkFactory<Types> for Network {
-    type Network = Nobody;
+    type Network = Peer;
 
-    async fn new_client(&mut self, target: NodeId, _node: &Address) -> Nobody {
-        Nobody(target, self.partition, Arc::clone(&self.peers))
+    async fn new_client(&mut self, target: NodeId, at: &Address) -> Peer {
+        self.peers.know(&node(target, at));
+        Peer(Target { partition: self.partition, peers: Arc::clone(&self.peers), node_id: target })
     }
 }
 
-impl RaftNetworkV2<Types> for Nobody {
-    type SnapshotData = SnapshotData;
+/// The same group on another node.
+pub(super) struct Peer(Target);
 
-    async fn append_entries(
-        &mut self,
-        _rpc: AppendEntriesRequest<Types>,
-        _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+/// What failed, as openraft has to take it: a call that was lost on its way may be made again at once; a peer that is not
+/// there, or refuses, is left alone for a while.
+pub(super) fn failed(status: &Status) -> RPCError<Types> {
+    match status.code() {
+        Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::Internal | Code::DataLoss => {
+            RPCError::Network(NetworkError::new(status))
+        }
+        Code::Ok
+        | Code::Unknown
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Unavailable
+        | Code::Unauthenticated => RPCError::Unreachable(Unreachable::new(status)),
+    }
+}
+
+impl Peer {
+    fn client(&self) -> Result<Client, RPCError<Types>> {
+        let unknown = || Unreachable::from_string(format!("node {} has no address", self.0.node_id));
+        self.0.peers.client(self.0.node_id).ok_or_else(|| RPCError::Unreachable(unknown()))
     }
 
+    /// Waits for a call's answer, as long as openraft does.
+    async fn call<A>(
+        &self,
+        action: RPCTypes,
+        option: &RPCOption,
+        call: impl Future<Output = Result<tonic::Response<A>, Status>>,
+    ) -> Result<A, RPCError<Types>> {
+        let limit = option.soft_ttl();
+        match timeout(limit, call).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(failed(&status)),
+            Err(_) => Err(RPCError::Timeout(Timeout {
+                action,
+                id: self.0.peers.me().node_id,
+                target: self.0.node_id,
+                timeout: limit,
+            })),
+        }
+    }
+
+    async fn ask(
+        &self,
+        asked: VoteRequest<Types>,
+        pre_vote: bool,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let message = v1::VoteRequest {
+            partition: u32::from(self.0.partition.0),
+            vote: Some(vote_message(&asked.vote)),
+            last: asked.last_log_id.as_ref().map(entry_id_to),
+            pre_vote,
+            leadership_transfer: asked.leadership_transfer,
+        };
+        let mut client = self.client()?;
+        let reply = self.call(RPCTypes::Vote, &option, client.vote(message)).await?;
+        let Some(vote) = &reply.vote else {
+            return Err(failed(&Status::internal("an answer without a vote")));
+        };
+        Ok(VoteResponse::new(vote_of(vote), reply.last.as_ref().map(entry_id_from), reply.granted))
+    }
+
+    /// Starts a stream of entries with the first request of `input`, and returns the stream of answers.
+    async fn append<S>(
+        &self,
+        mut input: S,
+    ) -> Result<BoxStream<'static, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        let Some(first) = input.next().await else { return Ok(Box::pin(stream::empty())) };
+        let first = request(self.0.partition, &first);
+        let (requests, mut queued) = mpsc::channel(limits::MAX_APPENDS_IN_FLIGHT);
+        // There is room: the queue is new.
+        let _sent = requests.try_send(first.clone());
+        let mut client = self.client()?;
+        let call = client.append(stream::poll_fn(move |context| queued.poll_recv(context)));
+        let limit = Duration::from_millis(limits::APPEND_STALL_MS);
+        let replies = match timeout(limit, call).await {
+            Ok(Ok(replies)) => replies.into_inner(),
+            Ok(Err(status)) => return Err(failed(&status)),
+            Err(_) => return Err(failed(&Status::deadline_exceeded("the peer does not take the stream of entries"))),
+        };
+        Ok(Box::pin(Pipeline::new(self.0.clone(), input, requests, &first, replies).answers()))
+    }
+}
+
+impl NetStreamAppend<Types> for Peer {
+    /// The time to live that openraft passes is a heartbeat's, and for streams only advice: a stream here lives until the
+    /// peer leaves it unanswered for [`limits::APPEND_STALL_MS`].
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        Box::pin(async move { Ok(self.append(input).await? as BoxStream<'s, _>) })
+    }
+}
+
+impl NetVote<Types> for Peer {
     async fn vote(
         &mut self,
-        _rpc: VoteRequest<Types>,
-        _option: RPCOption,
+        asked: VoteRequest<Types>,
+        option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        self.ask(asked, false, option).await
     }
+
+    async fn pre_vote(
+        &mut self,
+        asked: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.ask(asked, true, option).await
+    }
+}
+
+impl NetTransferLeader<Types> for Peer {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let message = v1::TransferLeaderRequest {
+            partition: u32::from(self.0.partition.0),
+            from_leader: Some(vote_message(request.from_leader())),
+            to_node_id: *request.to_node_id(),
+            last: request.last_log_id().map(entry_id_to),
+        };
+        let mut client = self.client()?;
+        let reply = self.call(RPCTypes::TransferLeader, &option, client.transfer_leader(message)).await?;
+        if reply.refused.is_empty() {
+            return Ok(Ok(()));
+        }
+        tracing::warn!(node_id = self.0.node_id, reason = reply.refused, "a peer does not take the lead");
+        let expected = request.last_log_id().copied();
+        Ok(Err(TransferLeaderError::LogNotFlushed { expected, actual: None }))
+    }
+}
+
+impl NetSnapshot<Types> for Peer {
+    type SnapshotData = SnapshotData;
 
     async fn full_snapshot(
         &mut self,
@@ -71,6 +214,13 @@ impl RaftNetworkV2<Types> for Nobody {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        snapshot::send(&self.2, self.0, self.1, vote, snapshot, cancel).await
+        snapshot::send(&self.0.peers, self.0.node_id, self.0.partition, vote, snapshot, cancel).await
+    }
+}
+
+impl NetBackoff<Types> for Peer {
+    /// As the configuration says.
+    fn backoff(&self) -> Option<Backoff> {
+        None
     }
 }

@@ -20,17 +20,15 @@ use openraft::alias::ErrorSourceOf;
 use openraft::errors::{ErrorSource as _, ReplicationClosed, StreamingError, Unreachable};
 use openraft::raft::SnapshotResponse;
 use openraft::storage::Snapshot;
-use openraft::vote::RaftLeaderId as _;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::codec::pb;
 use crate::ids::PartitionId;
 use crate::limits;
 use crate::peers::{Client, Peers};
 use crate::raft::exports::Outgoing;
 use crate::raft::state_machine::SnapshotData;
-use crate::raft::types::{Address, Leader, NodeId, Types, Vote, entry_id_to, stored_members_to};
+use crate::raft::types::{Address, Leader, NodeId, Types, Vote, entry_id_to, stored_members_to, vote_message, vote_of};
 use crate::store::{Export, Position, StoreError};
 use crate::wire::v1::snapshot_part::Part;
 use crate::wire::v1::snapshot_progress::Progress;
@@ -45,14 +43,6 @@ type Failed = StreamingError<Types>;
 /// is full for now.
 fn unreachable(why: impl std::fmt::Display) -> Failed {
     StreamingError::Unreachable(Unreachable::from_string(why.to_string()))
-}
-
-pub(super) fn vote_message(vote: &Vote) -> pb::Vote {
-    pb::Vote { term: vote.leader_id.term, node_id: vote.leader_id.node_id, committed: vote.committed }
-}
-
-pub(super) fn vote_of(vote: &pb::Vote) -> Vote {
-    Vote { leader_id: Leader::new(vote.term, vote.node_id), committed: vote.committed }
 }
 
 /// Sends a snapshot to `target`, until it is installed there or `cancel` ends it.

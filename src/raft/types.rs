@@ -104,13 +104,20 @@ pub(crate) fn entry_id_from(id: &pb::LogId) -> EntryId {
     LogId { leader_id: Leader::new(id.term, id.node_id).to_committed(), index: id.index }
 }
 
+pub(crate) fn vote_message(vote: &Vote) -> pb::Vote {
+    pb::Vote { term: vote.leader_id.term, node_id: vote.leader_id.node_id, committed: vote.committed }
+}
+
+pub(crate) fn vote_of(message: &pb::Vote) -> Vote {
+    Vote { leader_id: Leader::new(message.term, message.node_id), committed: message.committed }
+}
+
 pub(crate) fn vote_to(vote: &Vote) -> Vec<u8> {
-    codec::seal(&pb::Vote { term: vote.leader_id.term, node_id: vote.leader_id.node_id, committed: vote.committed })
+    codec::seal(&vote_message(vote))
 }
 
 pub(crate) fn vote_from(bytes: Vec<u8>) -> Result<Vote, CodecError> {
-    let vote: pb::Vote = codec::open("a vote", bytes)?;
-    Ok(Vote { leader_id: Leader::new(vote.term, vote.node_id), committed: vote.committed })
+    Ok(vote_of(&codec::open("a vote", bytes)?))
 }
 
 pub(crate) fn entry_to(entry: &LogEntry) -> Vec<u8> {
@@ -124,7 +131,7 @@ pub(crate) fn entry_to(entry: &LogEntry) -> Vec<u8> {
     })
 }
 
-pub(crate) fn entry_from(bytes: Vec<u8>) -> Result<LogEntry, CodecError> {
+pub(crate) fn entry_from(bytes: impl Into<Bytes>) -> Result<LogEntry, CodecError> {
     let entry: pb::Entry = codec::open(WHAT, bytes)?;
     let log_id = entry.log_id.ok_or(CodecError::Field { what: WHAT, field: "id" })?;
     let payload = match entry.payload.ok_or(CodecError::Field { what: WHAT, field: "payload" })? {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::clock::Monotonic;
 use crate::codec::pb;
 use crate::ids::{EndpointName, Epoch, FencingToken, Fingerprint, Nonce, PartitionId, RecordKey, RegionName};
-use crate::reservation::record::{Checkpoint, Record, State};
+use crate::reservation::record::{Checkpoint, Event, Record, State};
 use crate::reservation::reply::{Limit, Recorded};
 use crate::time::LogTime;
 
@@ -69,6 +69,84 @@ pub struct ReserveCall {
     pub seen: Option<u64>,
     /// What the caller says it is, such as `acme-pay/2.3.1`: for metrics.
     pub client_version: String,
+}
+
+/// Tells the outcome.
+#[derive(Clone, Debug)]
+pub struct CompleteCall {
+    /// The key.
+    pub key: RecordKey,
+    /// The grant's token, as it was sent.
+    pub token: String,
+    /// The response to keep.
+    pub envelope: Envelope,
+    /// Overrides the policy's retention, in milliseconds.
+    pub retention_ms: Option<u64>,
+}
+
+/// Names a grant.
+#[derive(Clone, Debug)]
+pub struct GrantCall {
+    /// The key.
+    pub key: RecordKey,
+    /// The grant's token, as it was sent.
+    pub token: String,
+}
+
+/// Gives a grant back.
+#[derive(Clone, Debug)]
+pub struct ReleaseCall(pub GrantCall);
+
+/// Restarts a grant's lease.
+#[derive(Clone, Debug)]
+pub struct ExtendCall {
+    /// Which grant.
+    pub grant: GrantCall,
+    /// The new lease, in milliseconds.
+    pub lease_ms: u32,
+}
+
+/// Stores a recovery point with a grant.
+#[derive(Clone, Debug)]
+pub struct CheckpointCall {
+    /// Which grant.
+    pub grant: GrantCall,
+    /// The recovery point.
+    pub checkpoint: Checkpoint,
+}
+
+/// Asks what is known of a key.
+#[derive(Clone, Debug)]
+pub struct LookupCall(pub RecordKey);
+
+/// Takes over a key whose outcome is unknown.
+#[derive(Clone, Debug)]
+pub struct ClaimCall {
+    /// The key.
+    pub key: RecordKey,
+    /// Who takes over.
+    pub worker: String,
+    /// The attempt's random name.
+    pub nonce: Option<Nonce>,
+    /// The new grant's lease in milliseconds; the one the key was granted under if absent.
+    pub lease_ms: Option<u32>,
+    /// When the request reached this node.
+    pub received: Monotonic,
+}
+
+/// An operator's verdict on a key whose outcome is unknown.
+#[derive(Clone, Debug)]
+pub struct ResolveCall {
+    /// The key.
+    pub key: RecordKey,
+    /// The token that was looked at.
+    pub fencing: FencingToken,
+    /// What happened.
+    pub verdict: Verdict,
+    /// Who decided.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// A grant as the caller gets it.
@@ -160,6 +238,10 @@ pub struct Place {
     pub partition: PartitionId,
     /// The home's epoch in that partition.
     pub epoch: Epoch,
+    /// How far the partition's log was applied where this was answered.
+    pub position: u64,
+    /// The node that leads the partition, as far as the answering node knows.
+    pub leader: Option<u64>,
 }
 
 /// An answer, and the epoch it was given in.
@@ -218,13 +300,71 @@ pub enum ResolveOutcome {
     StaleToken(State),
 }
 
-/// What the store knows of a key.
+/// What the store knows of a key: fingerprint, fencing token and so on of its answer if it has one, else of the last grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The record.
-    pub record: Record,
+    /// Where it stands.
+    pub state: State,
+    /// The endpoint of the last grant.
+    pub endpoint: EndpointName,
+    /// 0: made by the caller; 1: fingerprint v1.
+    pub fingerprint_version: u32,
+    /// The request.
+    pub fingerprint: Bytes,
+    /// The grant.
+    pub fencing: Option<FencingToken>,
+    /// Which attempt that is.
+    pub attempt: u32,
+    /// The lease in milliseconds.
+    pub lease_ms: u32,
+    /// How long the record is kept once completed, in milliseconds.
+    pub retention_ms: u64,
+    /// The last recovery point.
+    pub checkpoint: Option<Checkpoint>,
     /// The answer's envelope, for a completed key.
     pub envelope: Option<Envelope>,
+    /// When it was recorded.
+    pub completed_at: Option<LogTime>,
+    /// When the record may go.
+    pub expires_at: Option<LogTime>,
+    /// What happened, oldest first.
+    pub history: Vec<Event>,
+    /// How many events were dropped from the front of the history.
+    pub history_dropped: u64,
+}
+
+impl Found {
+    /// A record as it is shown, with the envelope of its answer.
+    #[must_use]
+    pub fn of(record: Record, envelope: Option<Envelope>) -> Self {
+        let answered = record.answer.and_then(|answer| record.attempts.iter().find(|one| one.token == answer.token));
+        let shown = answered.or_else(|| record.last());
+        Self {
+            state: record.state(),
+            fingerprint_version: shown.map_or(0, |attempt| attempt.fingerprint.version),
+            fingerprint: shown.map_or_else(Bytes::new, |attempt| Bytes::copy_from_slice(&attempt.fingerprint.digest)),
+            fencing: shown.map(|attempt| attempt.token),
+            attempt: shown.map_or(0, |attempt| attempt.number),
+            lease_ms: record.holding().map_or(record.terms.lease_ms, |holding| holding.lease_ms),
+            retention_ms: record.terms.retention_ms,
+            completed_at: record.answer.map(|answer| answer.completed_at),
+            expires_at: record.expires_at(),
+            endpoint: record.endpoint,
+            checkpoint: record.checkpoint,
+            envelope,
+            history: record.history,
+            history_dropped: record.history_dropped,
+        }
+    }
+}
+
+/// A node, as a client has to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// Its number.
+    pub node_id: u64,
+    /// Where its public API is reached. Empty: it has not said so.
+    pub api: String,
 }
 
 /// Whether it is known that nothing was done.
@@ -256,6 +396,24 @@ pub enum Failure {
         /// Bytes under which no grant is made.
         least_bytes: u64,
     },
+    /// Another node leads the key's partition, or none does. Nothing was done.
+    #[error("{}", not_leader(*.leader))]
+    NotLeader {
+        /// Who leads, if that is known.
+        leader: Option<u64>,
+    },
+    /// The node that leads the key's partition answered so.
+    #[error("{message}")]
+    Elsewhere {
+        /// The stable code of docs/reference/errors.
+        code: String,
+        /// What it said.
+        message: String,
+        /// Whether it is known that nothing was done.
+        certainty: Certainty,
+        /// When to ask again, if that helps.
+        retry_after: Option<Duration>,
+    },
     /// The partition does not serve.
     #[error("{reason}")]
     Unavailable {
@@ -266,6 +424,23 @@ pub enum Failure {
         /// When to ask again.
         retry_after: Duration,
     },
+}
+
+fn not_leader(leader: Option<u64>) -> String {
+    match leader {
+        Some(node_id) => format!("node {node_id} leads the key's partition: ask it"),
+        None => "no node is known to lead the key's partition now: an election takes a second or two".to_owned(),
+    }
+}
+
+/// Why there is no outcome, and who leads the key's partition if that is another node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{failure}")]
+pub struct Failed {
+    /// Why.
+    pub failure: Failure,
+    /// Whom to ask.
+    pub leader: Option<Leader>,
 }
 
 /// What is wrong with the input, seen from inside.

@@ -1,8 +1,10 @@
 //! The leases of running grants, counted on this leader's own monotonic clock: from when it applied the grant, or since
 //! it leads, whichever is later. A lease that ran out is proposed as a Lapse entry; nothing lapses by itself. A grant whose
 //! caller went away before it was answered is taken back instead: nobody can be executing it.
+//!
+//! A table belongs to one term of leading. A follower has none, so that nothing of one leadership survives into the next.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +31,10 @@ struct Lease {
 
 #[derive(Default)]
 struct Table {
+    /// The term that it is counted in; nothing while this node does not lead.
+    term: Option<u64>,
+    /// While leases are inherited: keys that have changed since, which are known better than what is inherited.
+    changed: Option<HashSet<RecordKey>>,
     held: HashMap<RecordKey, Lease>,
     due: BTreeMap<Due, RecordKey>,
     next: u64,
@@ -59,6 +65,8 @@ pub(super) struct Lapsed {
     pub(super) key: RecordKey,
     pub(super) token: FencingToken,
     pub(super) lease_revision: u32,
+    /// The term that it was counted in.
+    pub(super) term: u64,
     /// Nobody was told of the grant, and nobody will be: it did not execute.
     pub(super) untold: bool,
 }
@@ -91,9 +99,35 @@ impl Leases {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows a change of a key: starts, restarts or ends its lease.
+    /// Begins a table for a term, without a lease of any term before. Until [`Leases::inherited`] it takes leases over.
+    pub(super) fn begin(&self, term: u64) {
+        *self.table() = Table { term: Some(term), changed: Some(HashSet::new()), ..Table::default() };
+        self.changed.notify_one();
+    }
+
+    /// Every lease that was running has been inherited.
+    pub(super) fn inherited(&self, term: u64) {
+        let mut table = self.table();
+        if table.term == Some(term) {
+            table.changed = None;
+        }
+    }
+
+    /// Ends the table: this node counts no leases.
+    pub(super) fn clear(&self) {
+        *self.table() = Table::default();
+        self.changed.notify_one();
+    }
+
+    /// Follows a change of a key, if this node leads: starts, restarts or ends its lease.
     pub(super) fn follow(&self, key: &RecordKey, holding: Option<Holding>, now: Monotonic) {
         let mut table = self.table();
+        if table.term.is_none() {
+            return;
+        }
+        if let Some(changed) = &mut table.changed {
+            changed.insert(key.clone());
+        }
         let before = table.held.get(key).map(|lease| (lease.holding, lease.told));
         if before.map(|(known, _)| known) == holding {
             return;
@@ -107,21 +141,31 @@ impl Leases {
         self.changed.notify_one();
     }
 
-    /// Starts the lease of a grant that was made before this node led: somebody may know of it.
-    pub(super) fn inherit(&self, key: RecordKey, holding: Holding, now: Monotonic) {
-        self.table().start(key, holding, now, true);
+    /// Starts the lease of a grant that was made before this node led in `term`: somebody may know of it. A key that has
+    /// changed since keeps what it has.
+    pub(super) fn inherit(&self, term: u64, key: RecordKey, holding: Holding, now: Monotonic) {
+        let mut table = self.table();
+        if table.term != Some(term) || table.changed.as_ref().is_none_or(|changed| changed.contains(&key)) {
+            return;
+        }
+        table.start(key, holding, now, true);
+        drop(table);
         self.changed.notify_one();
     }
 
-    /// The last look before a grant is answered.
+    /// The last look before a grant is answered that was proposed in `term`.
     pub(super) fn confirm(
         &self,
+        term: u64,
         key: &RecordKey,
         token: FencingToken,
         received: Monotonic,
         now: Monotonic,
     ) -> Confirmation {
         let mut table = self.table();
+        if table.term != Some(term) {
+            return Confirmation::Gone;
+        }
         let Some(lease) = table.held.get_mut(key).filter(|lease| lease.holding.token == token) else {
             return Confirmation::Gone;
         };
@@ -154,6 +198,7 @@ impl Leases {
     pub(super) fn take_due(&self, now: Monotonic, limit: usize, retry: Duration) -> Vec<Lapsed> {
         let mut table = self.table();
         let mut lapsed = Vec::new();
+        let Some(term) = table.term else { return lapsed };
         while lapsed.len() < limit {
             let Some(entry) = table.due.first_entry().filter(|entry| entry.key().0 <= now) else { break };
             let (popped, key) = entry.remove_entry();
@@ -165,7 +210,7 @@ impl Leases {
             let Holding { token, lease_revision, .. } = lease.holding;
             let untold = lease.voided;
             table.due.insert(again, key.clone());
-            lapsed.push(Lapsed { key, token, lease_revision, untold });
+            lapsed.push(Lapsed { key, token, lease_revision, term, untold });
         }
         lapsed
     }
@@ -193,40 +238,50 @@ mod tests {
         Monotonic::at(Duration::from_millis(ms))
     }
 
+    /// The leases of a leader that inherited none.
+    fn leading(term: u64) -> Leases {
+        let leases = Leases::default();
+        leases.begin(term);
+        leases
+    }
+
     const RETRY: Duration = Duration::from_millis(100);
 
     #[test]
     fn a_grant_is_answered_only_while_its_lease_runs() {
-        let leases = Leases::default();
+        let leases = leading(1);
         let grant = holding(1, 1_000, 0);
         leases.follow(&key("a"), Some(grant), at(10));
-        assert_eq!(leases.confirm(&key("a"), grant.token, at(5), at(20)), Confirmation::Valid(Duration::from_secs(1)));
         assert_eq!(
-            leases.confirm(&key("a"), grant.token, at(410), at(420)),
+            leases.confirm(1, &key("a"), grant.token, at(5), at(20)),
+            Confirmation::Valid(Duration::from_secs(1))
+        );
+        assert_eq!(
+            leases.confirm(1, &key("a"), grant.token, at(410), at(420)),
             Confirmation::Valid(Duration::from_millis(600)),
             "a resend has less time left"
         );
-        assert_eq!(leases.confirm(&key("a"), grant.token, at(1_000), at(1_010)), Confirmation::Gone, "told before");
-        assert_eq!(leases.confirm(&key("a"), holding(2, 1, 0).token, at(5), at(20)), Confirmation::Gone);
+        assert_eq!(leases.confirm(1, &key("a"), grant.token, at(1_000), at(1_010)), Confirmation::Gone, "told before");
+        assert_eq!(leases.confirm(1, &key("a"), holding(2, 1, 0).token, at(5), at(20)), Confirmation::Gone);
         assert!(!leases.take_due(at(1_010), 9, RETRY)[0].untold);
     }
 
     #[test]
     fn a_grant_that_nobody_was_told_of_is_voided_once() {
-        let leases = Leases::default();
+        let leases = leading(1);
         let grant = holding(1, 50, 0);
         leases.follow(&key("a"), Some(grant), at(0));
-        assert_eq!(leases.confirm(&key("a"), grant.token, at(0), at(50)), Confirmation::Void);
-        assert_eq!(leases.confirm(&key("a"), grant.token, at(0), at(50)), Confirmation::Gone);
-        leases.inherit(key("b"), grant, at(0));
-        assert_eq!(leases.confirm(&key("b"), grant.token, at(0), at(50)), Confirmation::Gone, "may be known");
+        assert_eq!(leases.confirm(1, &key("a"), grant.token, at(0), at(50)), Confirmation::Void);
+        assert_eq!(leases.confirm(1, &key("a"), grant.token, at(0), at(50)), Confirmation::Gone);
+        leases.inherit(1, key("b"), grant, at(0));
+        assert_eq!(leases.confirm(1, &key("b"), grant.token, at(0), at(50)), Confirmation::Gone, "may be known");
     }
 
     #[test]
     fn a_lease_that_is_inherited_or_extended_is_not_ended_by_the_one_before() {
-        let leases = Leases::default();
+        let leases = leading(1);
         leases.follow(&key("a"), Some(holding(1, 100, 0)), at(0));
-        leases.inherit(key("a"), holding(1, 100, 0), at(50));
+        leases.inherit(1, key("a"), holding(1, 100, 0), at(50));
         leases.follow(&key("a"), Some(holding(1, 100, 1)), at(60));
         assert_eq!(leases.earliest(), Some(at(160)));
         assert!(leases.take_due(at(159), 9, RETRY).is_empty(), "applied again from the log, inherited, then extended");
@@ -235,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_new_grant_is_not_ended_by_the_lease_of_the_one_before() {
-        let leases = Leases::default();
+        let leases = leading(1);
         leases.follow(&key("a"), Some(holding(1, 100, 0)), at(0));
         leases.follow(&key("a"), None, at(10));
         leases.follow(&key("a"), Some(holding(2, 100, 0)), at(20));
@@ -245,12 +300,12 @@ mod tests {
 
     #[test]
     fn a_grant_whose_caller_went_away_is_taken_back_when_its_lease_ends() {
-        let leases = Leases::default();
+        let leases = leading(1);
         let grant = holding(1, 100, 0);
         leases.follow(&key("a"), Some(grant), at(0));
         assert!(leases.take_due(at(100), 9, RETRY)[0].untold);
         assert_eq!(
-            leases.confirm(&key("a"), grant.token, at(0), at(99)),
+            leases.confirm(1, &key("a"), grant.token, at(0), at(99)),
             Confirmation::Gone,
             "nobody is told any more"
         );
@@ -258,7 +313,7 @@ mod tests {
 
     #[test]
     fn an_extension_moves_the_lapse_and_a_checkpoint_does_not() {
-        let leases = Leases::default();
+        let leases = leading(1);
         leases.follow(&key("a"), Some(holding(1, 100, 0)), at(0));
         leases.follow(&key("a"), Some(holding(1, 100, 0)), at(90));
         assert_eq!(leases.earliest(), Some(at(100)), "the same lease goes on");
@@ -273,5 +328,56 @@ mod tests {
         leases.follow(&key("a"), None, at(300));
         assert_eq!(leases.earliest(), None);
         assert_eq!(leases.held(), 0);
+    }
+
+    #[test]
+    fn a_follower_counts_nothing() {
+        let leases = Leases::default();
+        leases.follow(&key("a"), Some(holding(1, 100, 0)), at(0));
+        leases.inherit(1, key("b"), holding(2, 100, 0), at(0));
+        assert_eq!((leases.held(), leases.earliest()), (0, None));
+        assert_eq!(leases.confirm(1, &key("a"), holding(1, 100, 0).token, at(0), at(1)), Confirmation::Gone);
+    }
+
+    #[test]
+    fn a_grant_of_one_term_is_not_answered_in_another() {
+        let leases = leading(1);
+        let grant = holding(1, 100, 0);
+        leases.follow(&key("a"), Some(grant), at(0));
+        leases.clear();
+        assert_eq!(leases.confirm(1, &key("a"), grant.token, at(0), at(1)), Confirmation::Gone, "no longer leading");
+        leases.begin(3);
+        leases.inherit(3, key("a"), grant, at(5));
+        assert_eq!(leases.confirm(1, &key("a"), grant.token, at(0), at(6)), Confirmation::Gone, "leading anew");
+        assert!(matches!(leases.confirm(3, &key("a"), grant.token, at(0), at(6)), Confirmation::Valid(_)));
+    }
+
+    #[test]
+    fn what_one_term_took_back_or_told_does_not_survive_it() {
+        let leases = leading(1);
+        let grant = holding(1, 100, 0);
+        leases.follow(&key("a"), Some(grant), at(0));
+        assert!(leases.take_due(at(100), 9, RETRY)[0].untold, "being taken back");
+        leases.clear();
+        leases.begin(2);
+        leases.inherit(2, key("a"), grant, at(200));
+        leases.inherited(2);
+        assert_eq!(leases.earliest(), Some(at(300)), "a whole lease anew");
+        let due = leases.take_due(at(300), 9, RETRY);
+        assert!(!due[0].untold, "whoever led before may have told somebody");
+    }
+
+    #[test]
+    fn what_changes_while_leases_are_inherited_is_not_overwritten() {
+        let leases = leading(2);
+        leases.follow(&key("ended"), None, at(10));
+        leases.follow(&key("extended"), Some(holding(1, 100, 1)), at(10));
+        leases.inherit(2, key("ended"), holding(7, 100, 0), at(20));
+        leases.inherit(2, key("extended"), holding(1, 100, 0), at(20));
+        leases.inherit(1, key("stale"), holding(1, 100, 0), at(20));
+        leases.inherited(2);
+        leases.inherit(2, key("late"), holding(1, 100, 0), at(20));
+        assert_eq!(leases.held(), 1);
+        assert_eq!(leases.take_due(at(110), 9, RETRY)[0].lease_revision, 1);
     }
 }

@@ -11,7 +11,8 @@ use crate::codec::batch::{KeyOperation, Operation};
 use crate::ids::{Epoch, PartitionId, RecordKey, RegionName};
 use crate::limits;
 use crate::raft::{Change, Group, Hooks, OperationReply, ProposeError};
-use crate::region::calls::{Certainty, Envelope, Failure, Found, Replay, ReserveCall, ReserveOutcome};
+use crate::region::calls::{Certainty, Envelope, Failure, Found, Place, Replay, ReserveCall, ReserveOutcome};
+use crate::region::gate::Gate;
 use crate::region::homes::Homes;
 use crate::region::leases::{Confirmation, Lapsed, Leases};
 use crate::region::wakers::Wakers;
@@ -33,8 +34,8 @@ const LAPSES: usize = 512;
 /// Leases and bells: what the state machine tells of changes.
 #[derive(Clone, Default)]
 pub(super) struct Following {
-    leases: Arc<Leases>,
-    wakers: Arc<Wakers>,
+    pub(super) leases: Arc<Leases>,
+    pub(super) wakers: Arc<Wakers>,
 }
 
 impl Following {
@@ -54,8 +55,12 @@ impl Following {
                 for change in changes {
                     wakers.ring(&change.key);
                 }
+                wakers.applied.notify_waiters();
             }),
-            replaced: Box::new(move || all_wakers.ring_all()),
+            replaced: Box::new(move || {
+                all_wakers.ring_all();
+                all_wakers.applied.notify_waiters();
+            }),
         }
     }
 }
@@ -64,9 +69,21 @@ impl Following {
 #[derive(Clone)]
 pub(super) struct Partition {
     pub(super) group: Group,
-    following: Following,
+    pub(super) following: Following,
+    pub(super) gate: Arc<Gate>,
     waiting: Arc<Semaphore>,
     homes: Arc<Homes>,
+}
+
+/// What a proposal rests on.
+#[derive(Clone, Debug)]
+pub(super) struct Basis {
+    /// The key's home.
+    pub(super) home: RegionName,
+    /// The home's epoch here.
+    pub(super) epoch: Epoch,
+    /// The term that this node serves the partition in.
+    pub(super) term: u64,
 }
 
 /// A grant that may be answered, or the outcome that stands instead.
@@ -81,12 +98,10 @@ fn failed(error: &StoreError) -> Failure {
     Failure::Unavailable { certainty: Certainty::Definite, reason: error.to_string(), retry_after: LONGEST_RETRY }
 }
 
-fn unproposed(error: ProposeError) -> Failure {
+pub(super) fn unproposed(error: ProposeError) -> Failure {
     match error {
         ProposeError::Overloaded => Failure::Overloaded { retry_after: RETRY },
-        not_leader @ ProposeError::NotLeader { .. } => {
-            Failure::Unavailable { certainty: Certainty::Definite, reason: not_leader.to_string(), retry_after: RETRY }
-        }
+        ProposeError::NotLeader { leader } => Failure::NotLeader { leader },
         ProposeError::Definite(reason) => {
             Failure::Unavailable { certainty: Certainty::Definite, reason, retry_after: RETRY }
         }
@@ -120,7 +135,7 @@ pub(super) fn void(open: Option<Epoch>) -> Failure {
 
 impl Partition {
     pub(super) fn new(group: Group, following: Following, waiting: Arc<Semaphore>, homes: Arc<Homes>) -> Self {
-        Self { group, following, waiting, homes }
+        Self { group, following, gate: Arc::default(), waiting, homes }
     }
 
     pub(super) fn id(&self) -> PartitionId {
@@ -132,15 +147,53 @@ impl Partition {
         self.following.leases.held()
     }
 
-    /// Starts the leases of the grants that were made before this node led.
-    pub(super) fn inherit(&self) -> Result<(), StoreError> {
-        let now = clock::monotonic();
-        for key in self.group.family().held()? {
-            if let Some(holding) = self.group.record(&key)?.as_ref().and_then(Record::holding) {
-                self.following.leases.inherit(key, holding, now);
+    /// Where a key belongs, as far as this node knows now.
+    pub(super) fn place(&self, home: RegionName, epoch: Epoch) -> Place {
+        let leader = self.group.leader().leader;
+        Place { home, partition: self.id(), epoch, position: self.group.position(), leader }
+    }
+
+    /// Waits until this node serves the partition, if it leads it, and says in which term. `until` bounds the wait.
+    pub(super) async fn serves(&self, until: Monotonic) -> Result<u64, Failure> {
+        self.serving()?;
+        if let Some(term) = self.gate.served() {
+            return Ok(term);
+        }
+        let (mut served, mut leadership) = (self.gate.watch(), self.group.leadership());
+        loop {
+            if let Some(term) = *served.borrow_and_update() {
+                return Ok(term);
+            }
+            let now = *leadership.borrow_and_update();
+            if !now.leads {
+                return Err(Failure::NotLeader { leader: now.leader });
+            }
+            let changed = async {
+                tokio::select! {
+                    _ = served.changed() => {}
+                    _ = leadership.changed() => {}
+                }
+            };
+            let left = until.since(clock::monotonic());
+            let late = left.is_zero() || tokio::time::timeout(left, changed).await.is_err();
+            self.serving()?;
+            if late {
+                return Err(Failure::Unavailable {
+                    certainty: Certainty::Definite,
+                    reason: format!("this node is taking partition {} over: ask again", self.id()),
+                    retry_after: RETRY,
+                });
             }
         }
-        Ok(())
+    }
+
+    /// Refuses when this node no longer serves the partition in a term.
+    fn still(&self, term: u64) -> Result<(), Failure> {
+        self.serving()?;
+        if self.gate.served() == Some(term) {
+            return Ok(());
+        }
+        Err(Failure::NotLeader { leader: self.group.leader().leader })
     }
 
     /// Refuses when the group has stopped: nothing was done, nothing is read.
@@ -190,13 +243,13 @@ impl Partition {
     pub(super) async fn reserve(
         &self,
         call: &ReserveCall,
-        home: &RegionName,
-        epoch: Epoch,
+        basis: &Basis,
         terms: Terms,
         admitted: impl Fn(&Self) -> Result<(), Failure>,
     ) -> Result<Reserved, Failure> {
+        let mut confirmed = false;
         if call.wait.is_zero() {
-            return self.reserve_now(call, home, epoch, terms, &admitted).await;
+            return self.reserve_now(call, basis, terms, &admitted, &mut confirmed).await;
         }
         let until = call.received.plus(call.wait);
         let place = Arc::clone(&self.waiting).try_acquire_owned();
@@ -205,7 +258,7 @@ impl Partition {
             let mut rung = std::pin::pin!(self.following.wakers.bell(&call.key).notified());
             // Armed before the look, so that a change in between is not missed.
             rung.as_mut().enable();
-            let reserved = self.reserve_now(call, home, epoch, terms, &admitted).await?;
+            let reserved = self.reserve_now(call, basis, terms, &admitted, &mut confirmed).await?;
             let left = until.since(clock::monotonic());
             match &reserved {
                 Reserved::Other(ReserveOutcome::InProgress { .. }) if !left.is_zero() => {}
@@ -216,64 +269,85 @@ impl Partition {
         }
     }
 
+    /// Reserves a key without waiting for anybody. `confirmed`: the state is known to be as new as the call.
     async fn reserve_now(
         &self,
         call: &ReserveCall,
-        home: &RegionName,
-        epoch: Epoch,
+        basis: &Basis,
         terms: Terms,
         admitted: &impl Fn(&Self) -> Result<(), Failure>,
+        confirmed: &mut bool,
     ) -> Result<Reserved, Failure> {
         for _ in 0..limits::MAX_RACES {
-            self.serving()?;
+            self.still(basis.term)?;
+            let new_enough = *confirmed || call.seen.is_none_or(|seen| seen <= self.group.position());
             let record = self.read(self.group.record(&call.key))?;
-            let command = Command {
-                epoch,
-                kind: Kind::Reserve(Box::new(Reserve {
-                    fingerprint: call.fingerprint.clone(),
-                    endpoint: call.endpoint.clone(),
-                    terms,
-                    nonce: call.nonce.clone(),
-                    doubt: Doubt::Settled,
-                    known: record.as_ref().and_then(Record::last_token),
-                })),
-            };
+            let command = reserve_command(call, record.as_ref(), basis.epoch, terms);
             let known = self.read(self.group.preview(&call.key, &call.endpoint, record.as_ref(), &command))?;
+            // What is completed stays so; everything else may have changed under a leader that this one does not know of.
+            let lasting = new_enough && record.is_some_and(|record| record.answer.is_some());
             let reply = match known {
-                Some(reply) => reply,
+                Some(reply) if lasting || *confirmed => reply,
+                Some(_) => {
+                    self.group.confirm_read().await.map_err(unproposed)?;
+                    *confirmed = true;
+                    continue;
+                }
                 None => {
                     admitted(self)?;
-                    self.command(&call.key, home, command, bytes::Bytes::new()).await?
+                    self.command(&call.key, &basis.home, command, bytes::Bytes::new()).await?
                 }
             };
-            if let Some(reserved) = self.outcome(call, home, epoch, reply).await? {
+            if let Some(reserved) = self.outcome(call, basis, reply).await? {
                 return Ok(reserved);
             }
         }
         Err(Failure::Overloaded { retry_after: RETRY })
     }
 
-    /// What a reply means for the caller; nothing if the key has to be looked at again.
-    async fn outcome(
+    /// What a completed key answers, from what is applied here, whoever leads. Nothing if it is not completed, or the caller
+    /// has seen a later state than is applied here.
+    pub(super) fn replay(
         &self,
         call: &ReserveCall,
-        home: &RegionName,
         epoch: Epoch,
-        reply: Reply,
-    ) -> Result<Option<Reserved>, Failure> {
+        terms: Terms,
+    ) -> Result<Option<ReserveOutcome>, Failure> {
+        if self.group.stopped().is_some() || call.seen.is_some_and(|seen| seen > self.group.position()) {
+            return Ok(None);
+        }
+        let Some(record) = self.read(self.group.record(&call.key))?.filter(|record| record.answer.is_some()) else {
+            return Ok(None);
+        };
+        let command = reserve_command(call, Some(&record), epoch, terms);
+        match self.read(self.group.preview(&call.key, &call.endpoint, Some(&record), &command))? {
+            Some(Reply::Replay(answer)) => self.replayed(&call.key, &answer),
+            Some(Reply::Mismatch) => Ok(Some(ReserveOutcome::Mismatch)),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// A stored answer with its envelope; nothing if a sweep removed it meanwhile.
+    fn replayed(&self, key: &RecordKey, answer: &Answer) -> Result<Option<ReserveOutcome>, Failure> {
+        let replay = |envelope| Replay {
+            envelope,
+            completed_at: answer.completed_at,
+            expires_at: answer.expires_at,
+            fencing: answer.token,
+        };
+        Ok(self.envelope(key, answer)?.map(|envelope| ReserveOutcome::Replay(Box::new(replay(envelope)))))
+    }
+
+    /// What a reply means for the caller; nothing if the key has to be looked at again.
+    async fn outcome(&self, call: &ReserveCall, basis: &Basis, reply: Reply) -> Result<Option<Reserved>, Failure> {
         let outcome = match reply {
             Reply::Granted(grant) => {
-                let left = self.confirm(&call.key, home, epoch, &grant, call.received).await?;
+                let left = self.confirm(&call.key, basis, &grant, call.received).await?;
                 return Ok(Some(Reserved::Granted(grant, left)));
             }
-            Reply::Replay(answer) => match self.envelope(&call.key, &answer)? {
+            Reply::Replay(answer) => match self.replayed(&call.key, &answer)? {
                 None => return Ok(None),
-                Some(envelope) => ReserveOutcome::Replay(Box::new(Replay {
-                    envelope,
-                    completed_at: answer.completed_at,
-                    expires_at: answer.expires_at,
-                    fencing: answer.token,
-                })),
+                Some(replay) => replay,
             },
             Reply::Mismatch => ReserveOutcome::Mismatch,
             Reply::InProgress => ReserveOutcome::InProgress { retry_after: self.retry_after(&call.key) },
@@ -304,25 +378,30 @@ impl Partition {
         left.clamp(Duration::from_millis(50), LONGEST_RETRY)
     }
 
-    /// After the commit and right before answering: the grant leaves only while its own lease runs. If nobody can have
-    /// been told of it, it is taken back.
+    /// After the commit and right before answering: the grant leaves only in the term of serving that it was proposed in, and
+    /// while its own lease runs. If nobody can have been told of it, it is taken back.
     pub(super) async fn confirm(
         &self,
         key: &RecordKey,
-        home: &RegionName,
-        epoch: Epoch,
+        basis: &Basis,
         grant: &Grant,
         received: Monotonic,
     ) -> Result<Duration, Failure> {
         if let Some(reason) = self.group.stopped() {
             return Err(indefinite(format!("partition {} has stopped: {reason}", self.id())));
         }
-        let late = match self.following.leases.confirm(key, grant.token, received, clock::monotonic()) {
+        let leader = self.group.leader();
+        if !leader.leads || leader.term != basis.term || self.gate.served() != Some(basis.term) {
+            let reason =
+                "the partition's leader changed before the grant could be answered: ask again with the same key";
+            return Err(indefinite(reason.to_owned()));
+        }
+        let late = match self.following.leases.confirm(basis.term, key, grant.token, received, clock::monotonic()) {
             Confirmation::Valid(left) => return Ok(left),
             Confirmation::Gone => "the grant is no longer the key's current one",
             Confirmation::Void => {
-                let command = Command { epoch, kind: Kind::Void { token: grant.token } };
-                if let Err(failure) = self.command(key, home, command, bytes::Bytes::new()).await {
+                let command = Command { epoch: basis.epoch, kind: Kind::Void { token: grant.token } };
+                if let Err(failure) = self.command(key, &basis.home, command, bytes::Bytes::new()).await {
                     // It is proposed again when the lease is due; what this caller must not hear is a definite no.
                     tracing::debug!(%failure, "a grant was not taken back yet");
                 }
@@ -345,14 +424,16 @@ impl Partition {
         Ok(None)
     }
 
-    /// What is known of a key.
-    pub(super) fn lookup(&self, key: &RecordKey) -> Result<Option<Found>, Failure> {
+    /// What is known of a key, as new as the call.
+    pub(super) async fn lookup(&self, key: &RecordKey, term: u64) -> Result<Option<Found>, Failure> {
+        self.still(term)?;
+        self.group.confirm_read().await.map_err(unproposed)?;
         for _ in 0..limits::MAX_RACES {
-            self.serving()?;
+            self.still(term)?;
             let Some(record) = self.read(self.group.record(key))? else { return Ok(None) };
-            let Some(answer) = record.answer else { return Ok(Some(Found { record, envelope: None })) };
+            let Some(answer) = record.answer else { return Ok(Some(Found::of(record, None))) };
             if let Some(envelope) = self.envelope(key, &answer)? {
-                return Ok(Some(Found { record, envelope: Some(envelope) }));
+                return Ok(Some(Found::of(record, Some(envelope))));
             }
         }
         Err(Failure::Overloaded { retry_after: RETRY })
@@ -373,6 +454,10 @@ impl Partition {
     }
 
     async fn lapse(&self, lapsed: Lapsed) {
+        if self.gate.served() != Some(lapsed.term) || self.group.leader().term != lapsed.term {
+            // Counted in a term that is over: whoever leads now counts anew.
+            return;
+        }
         let Ok(home) = self.homes.of(&lapsed.key) else { return };
         let Some(epoch) = self.group.open_epoch(&home) else { return };
         let kind = match lapsed.untold {
@@ -384,4 +469,16 @@ impl Partition {
             tracing::debug!(%error, "a lapse was not recorded: it is proposed again");
         }
     }
+}
+
+fn reserve_command(call: &ReserveCall, record: Option<&Record>, epoch: Epoch, terms: Terms) -> Command {
+    let reserve = Reserve {
+        fingerprint: call.fingerprint.clone(),
+        endpoint: call.endpoint.clone(),
+        terms,
+        nonce: call.nonce.clone(),
+        doubt: Doubt::Settled,
+        known: record.and_then(Record::last_token),
+    };
+    Command { epoch, kind: Kind::Reserve(Box::new(reserve)) }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock;
+use crate::clock::{self, Monotonic};
 use crate::codec::batch::Operation;
 use crate::limits;
 use crate::raft::OperationReply;
@@ -13,7 +13,7 @@ use crate::region::partition::Partition;
 use crate::time::LogTime;
 
 /// How often groups and disk are looked at.
-const WATCH: Duration = Duration::from_millis(200);
+pub(super) const WATCH: Duration = Duration::from_millis(200);
 /// How often a partition looks for work.
 const WORK: Duration = Duration::from_millis(500);
 /// Log time moves on at least this often while nothing else happens, in milliseconds.
@@ -43,26 +43,33 @@ pub(super) async fn keep(partition: Partition, accept_clock_jump: bool) {
         if partition.group.stopped().is_some() {
             return;
         }
-        let state = partition.group.state();
-        if state.clock_held {
-            if accept_clock_jump {
-                propose(&partition, Operation::AcceptClock { up_to_unix_ms: clock::wall_unix_ms() }).await;
-            } else if noticed.is_none_or(|at| clock::monotonic().since(at) > HELD_CLOCK_NOTICE) {
-                noticed = Some(clock::monotonic());
-                tracing::warn!(
-                    partition = %partition.id(),
-                    log_time_unix_ms = state.log_time_unix_ms,
-                    clock_unix_ms = clock::wall_unix_ms(),
-                    "the clock is over an hour ahead of log time, so nothing expires: check it, then `holdfast ctl clock accept`"
-                );
-            }
+        if partition.gate.served().is_some() {
+            lead(&partition, accept_clock_jump, &mut noticed).await;
         }
-        tick(&partition, state.log_time_unix_ms).await;
-        sweep(&partition, state.log_time_unix_ms).await;
         if let Err(error) = partition.group.snapshot_if_due().await {
             tracing::debug!(%error, "no snapshot was taken");
         }
     }
+}
+
+/// What only the leader does: it proposes.
+async fn lead(partition: &Partition, accept_clock_jump: bool, noticed: &mut Option<Monotonic>) {
+    let state = partition.group.state();
+    if state.clock_held {
+        if accept_clock_jump {
+            propose(partition, Operation::AcceptClock { up_to_unix_ms: clock::wall_unix_ms() }).await;
+        } else if noticed.is_none_or(|at| clock::monotonic().since(at) > HELD_CLOCK_NOTICE) {
+            *noticed = Some(clock::monotonic());
+            tracing::warn!(
+                partition = %partition.id(),
+                log_time_unix_ms = state.log_time_unix_ms,
+                clock_unix_ms = clock::wall_unix_ms(),
+                "the clock is over an hour ahead of log time, so nothing expires: check it, then `holdfast ctl clock accept`"
+            );
+        }
+    }
+    tick(partition, state.log_time_unix_ms).await;
+    sweep(partition, state.log_time_unix_ms).await;
 }
 
 /// Log time that stands still would hold the clock after an idle hour.

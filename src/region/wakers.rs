@@ -12,11 +12,13 @@ const BELLS: usize = 256;
 pub(super) struct Wakers {
     bells: Vec<Notify>,
     spare: Notify,
+    /// Rings whenever something was applied.
+    pub(super) applied: Notify,
 }
 
 impl Default for Wakers {
     fn default() -> Self {
-        Self { bells: (0..BELLS).map(|_| Notify::new()).collect(), spare: Notify::new() }
+        Self { bells: (0..BELLS).map(|_| Notify::new()).collect(), spare: Notify::new(), applied: Notify::new() }
     }
 }
 
@@ -33,8 +35,10 @@ impl Wakers {
         self.bell(key).notify_waiters();
     }
 
-    /// Rings for every key.
+    /// Rings for every key: whoever waits looks again.
     pub(super) fn ring_all(&self) {
-        self.bells.iter().chain([&self.spare]).for_each(Notify::notify_waiters);
+        for bell in self.bells.iter().chain([&self.spare]) {
+            bell.notify_waiters();
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use rocksdb::{ReadOptions, SstFileWriter};
 use tokio::sync::OwnedSemaphorePermit;
@@ -27,7 +28,24 @@ const LOOK_EVERY: u32 = 1_024;
 pub struct Pinned {
     state: pb::GroupState,
     family: GroupFamily,
-    orders: SyncSender<Order>,
+    holder: Holder,
+}
+
+/// The thread that holds it. It ends when it has exported, or when nobody can tell it to any more.
+struct Holder {
+    orders: Option<SyncSender<Order>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a thread that held a snapshot panicked");
+        }
+    }
 }
 
 struct Order {
@@ -55,12 +73,13 @@ impl GroupFamily {
         let (tell, told) = sync_channel(1);
         let (orders, queue) = sync_channel(1);
         let family = self.clone();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("holdfast-pin".to_owned())
             .spawn(move || hold(&family, &tell, &queue))
             .map_err(|error| StoreError::Disk(format!("no thread for a snapshot: {error}")))?;
+        let holder = Holder { orders: Some(orders), thread: Some(thread) };
         let state = told.recv().map_err(|_| gone())??;
-        Ok(state.map(|state| Pinned { state, family: self.clone(), orders }))
+        Ok(state.map(|state| Pinned { state, family: self.clone(), holder }))
     }
 
     /// Waits for its turn to write an export: each reads a whole group. None at the node's end.
@@ -85,7 +104,8 @@ impl Pinned {
         // From here on the directory goes with it.
         let mut export = Export { directory: directory.clone(), files: Vec::new() };
         let (done, written) = sync_channel(1);
-        self.orders.send(Order { directory, done, abandoned }).map_err(|_| gone())?;
+        let orders = self.holder.orders.as_ref().ok_or_else(gone)?;
+        orders.send(Order { directory, done, abandoned }).map_err(|_| gone())?;
         export.files = written.recv().map_err(|_| gone())??;
         Ok(export)
     }

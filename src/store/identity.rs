@@ -1,5 +1,6 @@
 //! Whose a data directory is: said in a file of its own and in the database, each synced, so that a directory that lost
-//! one of them is seen as damaged and never taken for a new one.
+//! one of them is seen as damaged and never taken for a new one. The file also says, for as long as it lasts, with which
+//! voters this node makes its groups.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
@@ -27,29 +28,54 @@ fn disk(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Disk(format!("{}: {error}", path.display()))
 }
 
-/// Reads the directory's identity file, or makes the directory and its file for `asked`.
+/// What a data directory says of itself, if it says anything: before it is decided what it is asked for.
+///
+/// # Errors
+/// When the disk refuses, or the file is damaged.
+pub fn peek(path: &Path) -> Result<Option<pb::Identity>, StoreError> {
+    match std::fs::read(path.join(FILE)) {
+        Ok(bytes) => Ok(Some(codec::open("the identity file", checked(path, &bytes)?.to_vec())?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(disk(path, &error)),
+    }
+}
+
+/// Says with which voters this node makes its groups, or, with none, that they are made.
+///
+/// # Errors
+/// When the disk refuses, or the file is damaged or gone.
+pub fn set_founders(path: &Path, founders: Vec<pb::NodeAddress>) -> Result<(), StoreError> {
+    let gone = || StoreError::Damaged(format!("{} has lost its identity file", path.display()));
+    let identity = peek(path)?.ok_or_else(gone)?;
+    write(path, &pb::Identity { founders, ..identity })
+}
+
+/// Reads the directory's identity file, or makes the directory and its file for `asked`. A directory that has no name yet
+/// gets the asked one's.
 pub(super) fn claim(path: &Path, asked: pb::Identity) -> Result<Claim, StoreError> {
     std::fs::create_dir_all(path).map_err(|error| disk(path, &error))?;
     // The directory holds the cluster's keys: nobody else may read it.
     std::fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|error| disk(path, &error))?;
     let has_database = path.join(DATABASE).exists();
-    match std::fs::read(path.join(FILE)) {
-        Ok(bytes) => {
-            let found: pb::Identity = codec::open("the identity file", checked(path, &bytes)?.to_vec())?;
+    match peek(path)? {
+        Some(mut found) => {
             same(path, &found, &asked)?;
             if found.made && !has_database {
                 return Err(StoreError::Damaged(format!("{} has an identity but no database", path.display())));
             }
+            if found.disk.is_empty() {
+                found.disk = asked.disk;
+                write(path, &found)?;
+            }
             Ok(Claim(found))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound && has_database => {
+        None if has_database => {
             Err(StoreError::Damaged(format!("{} has a database but no identity file", path.display())))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        None => {
             write(path, &asked)?;
             Ok(Claim(asked))
         }
-        Err(error) => Err(disk(path, &error)),
     }
 }
 
@@ -116,6 +142,7 @@ fn same(path: &Path, found: &pb::Identity, asked: &pb::Identity) -> Result<(), S
         ("region", found.region.clone(), asked.region.clone()),
         ("node_id", found.node_id.to_string(), asked.node_id.to_string()),
         ("homes", found.homes.join(","), asked.homes.join(",")),
+        ("cluster_id", found.cluster_id.clone(), asked.cluster_id.clone()),
     ];
     match pairs.into_iter().find(|(_, found, asked)| found != asked) {
         None => Ok(()),

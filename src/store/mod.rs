@@ -29,6 +29,7 @@ use crate::ids::{PartitionCount, PartitionId};
 
 pub use export::{Export, Pinned};
 pub use group::{GroupBatch, GroupFamily};
+pub use identity::{peek, set_founders};
 pub use install::{Incoming, Position, Received, Refused};
 pub use log::{LogBatch, LogFamily};
 pub use snapshots::SnapshotFile;

@@ -281,5 +281,6 @@ pub(crate) fn identity() -> pb::Identity {
         homes: vec!["eu-1".to_owned(), "us-2".to_owned()],
         made: true,
         disk: String::new(),
+        founders: Vec::new(),
     }
 }

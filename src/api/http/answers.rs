@@ -312,6 +312,31 @@ pub(super) struct Epoch {
     home: String,
     partition: u16,
     epoch: u64,
+    /// How far the partition's log is applied here.
+    position: u64,
+    /// The node that leads the partition, as far as this one knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader: Option<u64>,
+}
+
+/// The nodes of the region, and which of them leads each partition.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TopologyAnswer {
+    /// How many partitions there are.
+    partitions: usize,
+    /// The members, by number.
+    nodes: Vec<TopologyNode>,
+    /// The leader's node of every partition, in their order; null where none is known.
+    leaders: Vec<Option<u64>>,
+}
+
+/// A node of the region.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TopologyNode {
+    /// Its number.
+    node_id: u64,
+    /// Where its API is reached. Empty: it has not said so.
+    address: String,
 }
 
 /// How the node is.
@@ -348,6 +373,12 @@ pub(super) struct GroupStatus {
     /// Why it stopped, and what to do.
     #[serde(skip_serializing_if = "String::is_empty")]
     reason: String,
+    /// What this node is in it: `leader`, `follower`, `learner`, `candidate` or `stopped`.
+    #[schema(value_type = String)]
+    role: &'static str,
+    /// The number of the node that leads it, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader_node_id: Option<u64>,
     /// The Raft term.
     term: u64,
     /// The last entry of the log.

@@ -24,6 +24,7 @@ use utoipa::OpenApi;
         super::resolve,
         super::lookup,
         super::epochs,
+        super::topology,
         super::status,
         super::rotate_cluster_key,
         super::accept_clock,
@@ -54,7 +55,7 @@ mod tests {
     fn every_operation_has_a_tag_a_summary_and_an_answer() {
         let document = document();
         let paths = document["paths"].as_object().expect("paths");
-        assert_eq!(paths.len(), 16);
+        assert_eq!(paths.len(), 17);
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().expect("operations") {
                 let name = format!("{method} {path}");

@@ -37,12 +37,26 @@ fn text(status: &v1::StatusResponse) -> String {
         status.cluster_id,
         output::bytes(status.free_disk_bytes),
     );
-    let heads = ["partition", "state", "term", "last", "applied", "snapshot", "purged", "held keys", "log time"];
+    let heads = [
+        "partition",
+        "state",
+        "role",
+        "leader",
+        "term",
+        "last",
+        "applied",
+        "snapshot",
+        "purged",
+        "held keys",
+        "log time",
+    ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     rows.extend(status.groups.iter().map(|group| {
         vec![
             group.partition.to_string(),
             group.state.clone(),
+            group.role.clone(),
+            leader(group).map_or_else(|| "-".to_owned(), |leader| leader.to_string()),
             group.term.to_string(),
             group.last_log_index.to_string(),
             group.applied_index.to_string(),
@@ -68,6 +82,11 @@ fn text(status: &v1::StatusResponse) -> String {
     text
 }
 
+/// Who leads, if the node knows.
+fn leader(group: &v1::GroupStatus) -> Option<u64> {
+    (group.leader_node_id > 0).then_some(group.leader_node_id)
+}
+
 fn document(status: &v1::StatusResponse) -> serde_json::Value {
     let groups: Vec<_> = status.groups.iter().map(group_document).collect();
     json!({
@@ -87,6 +106,8 @@ fn group_document(group: &v1::GroupStatus) -> serde_json::Value {
     json!({
         "partition": group.partition,
         "state": group.state,
+        "role": group.role,
+        "leader": leader(group),
         "reason": (!group.reason.is_empty()).then_some(&group.reason),
         "term": group.term,
         "last_log_index": group.last_log_index,
@@ -127,5 +148,9 @@ mod tests {
         held.groups.iter_mut().for_each(|group| group.clock_held = true);
         assert!(!is_well(&held) && text(&held).contains("ctl clock accept"));
         assert_eq!(document(&held)["groups"][0]["applied_index"], 7);
+        let mut led = status();
+        led.groups.iter_mut().for_each(|group| (group.role, group.leader_node_id) = ("follower".to_owned(), 2));
+        assert_eq!(document(&led)["groups"][0]["leader"], 2);
+        assert!(text(&led).contains("follower"));
     }
 }

@@ -48,6 +48,14 @@ fn commands_end_as_documented() -> anyhow::Result<()> {
         ),
         (&sound, words("rotate-cluster-key"), Exit::Ok),
         (&sound, words("clock accept"), Exit::Ok),
+        (&sound, words("members"), Exit::Ok),
+        (&sound, words("members --output json"), Exit::Ok),
+        (&sound, words("members replace 2 --with 4"), Exit::Ok),
+        (&sound, words("members remove 1"), Exit::Failed),
+        (&sound, words("transfer --to 1"), Exit::Ok),
+        (&sound, words("transfer --to 1 --output json"), Exit::Ok),
+        (&sound, words("snapshot"), Exit::Ok),
+        (&sound, words("snapshot --output json"), Exit::Ok),
     ];
     for (node, arguments, exit) in cases {
         let mut line = vec!["holdfast".to_owned(), "ctl".to_owned(), "--address".to_owned(), node.address.to_string()];

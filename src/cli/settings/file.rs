@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use crate::cli::settings::Settings;
 
 /// Bytes of a settings file: a hundred times what all settings need. What is larger is some other file.
-const MAX_FILE_BYTES: u64 = 256 * 1024;
+pub(super) const MAX_FILE_BYTES: u64 = 256 * 1024;
 
-/// Why a settings file was refused.
+/// Why a settings file, or a region file, was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
     /// It cannot be read.
-    #[error("cannot read the settings file {}: {why}", path.display())]
+    #[error("cannot read {}: {why}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -93,7 +93,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<Settings, FileError> {
     toml::from_str(text).map_err(refused)
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 

@@ -2,12 +2,15 @@
 //! variables and the rows of docs/reference/configuration.md.
 //!
 //! A setting is taken from its flag, else its environment variable, else the file, else its default
-//! ([`Settings::defaults`]). [`resolve`] then checks them together and makes what a node starts with.
+//! ([`Settings::defaults`]). [`resolve`] then checks them together and makes what a node starts with; [`region`] reads what
+//! the nodes of a region have in common.
 
 pub(crate) mod bounds;
 pub(crate) mod file;
+mod origin;
 #[cfg(test)]
 mod reference;
+pub(crate) mod region;
 pub(crate) mod resolve;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,25 +29,48 @@ pub(crate) struct Settings {
     #[arg(long, env = "HOLDFAST_DATA_DIR", hide_env_values = true, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 
-    /// Address and port of gRPC and HTTP/JSON. Port 0 takes a free one
+    /// Address and port of gRPC and HTTP/JSON. Port 0 takes a free one. With a region file: as that says, if not set
     #[arg(long, env = "HOLDFAST_LISTEN", hide_env_values = true, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,
 
-    /// Whether `listen` may be reachable from other machines, although nothing is encrypted and nobody has to
-    /// authenticate
+    /// Address and port for the other nodes of the region. With a region file: as that says, if not set. Without either
+    /// there are no other nodes
+    #[arg(long, env = "HOLDFAST_PEER_LISTEN", hide_env_values = true, value_name = "ADDRESS:PORT")]
+    pub(crate) peer_listen: Option<SocketAddr>,
+
+    /// Where clients reach `listen`, if it is not what it says
+    #[arg(long, env = "HOLDFAST_ADVERTISE", hide_env_values = true, value_name = "HOST:PORT")]
+    pub(crate) advertise: Option<String>,
+
+    /// Where the other nodes of the region reach `peer_listen`, if it is not what it says
+    #[arg(long, env = "HOLDFAST_PEER_ADVERTISE", hide_env_values = true, value_name = "HOST:PORT")]
+    pub(crate) peer_advertise: Option<String>,
+
+    /// What the nodes have in common that make a region together, in a TOML file that is the same on all of them
+    #[arg(long, env = "HOLDFAST_REGION_FILE", hide_env_values = true, value_name = "FILE")]
+    pub(crate) region_file: Option<PathBuf>,
+
+    /// Where members of a region that is there listen for other nodes: a new node has them take it in. In the environment
+    /// and as a flag: with commas between
+    #[arg(long, env = "HOLDFAST_JOIN", hide_env_values = true, value_name = "ADDRESSES", value_delimiter = ',')]
+    pub(crate) join: Option<Vec<String>>,
+
+    /// Whether `listen` and `peer_listen` may be reachable from other machines, although nothing is encrypted and nobody
+    /// has to authenticate
     #[arg(long, env = "HOLDFAST_INSECURE", hide_env_values = true, value_name = "BOOL")]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) insecure: Option<bool>,
 
-    /// Name of the region that the node stands in: 1-32 of `a-z 0-9 -`, no hyphen at its ends
+    /// Name of the region that the node stands in: 1-32 of `a-z 0-9 -`, no hyphen at its ends. Not needed with
+    /// `region_file` or `join`
     #[arg(long, env = "HOLDFAST_REGION", hide_env_values = true, value_name = "NAME")]
     pub(crate) region: Option<String>,
 
-    /// Number of the node, unlike that of any other node of its cluster
+    /// Number of the node, unlike that of any other node that its cluster has or ever had
     #[arg(long, env = "HOLDFAST_NODE_ID", hide_env_values = true, value_name = "NUMBER")]
     pub(crate) node_id: Option<u64>,
 
-    /// Partitions of the key space. Fixed for ever when the data directory is made
+    /// Partitions of the key space. Fixed for ever when the cluster is made
     #[arg(long, env = "HOLDFAST_PARTITIONS", hide_env_values = true, value_name = "COUNT")]
     pub(crate) partitions: Option<u16>,
 
@@ -108,6 +134,11 @@ impl Settings {
         Self {
             data_dir: None,
             listen: Some(DEFAULT_LISTEN),
+            peer_listen: None,
+            advertise: None,
+            peer_advertise: None,
+            region_file: None,
+            join: None,
             insecure: Some(false),
             region: None,
             node_id: Some(1),
@@ -121,8 +152,8 @@ impl Settings {
             accept_clock_jump: Some(false),
             block_cache_bytes: Some(128 * 1024 * 1024),
             write_buffer_bytes: Some(96 * 1024 * 1024),
-            // The consensus library tells much at info that says nothing to an operator.
-            log: Some("info,openraft=warn".to_owned()),
+            // The consensus library tells of every message that a silent peer does not answer; the node tells once.
+            log: Some("info,openraft=error".to_owned()),
             log_format: Some(LogFormat::default().to_string()),
         }
     }
@@ -133,6 +164,11 @@ impl Settings {
         Self {
             data_dir: self.data_dir.or(other.data_dir),
             listen: self.listen.or(other.listen),
+            peer_listen: self.peer_listen.or(other.peer_listen),
+            advertise: self.advertise.or(other.advertise),
+            peer_advertise: self.peer_advertise.or(other.peer_advertise),
+            region_file: self.region_file.or(other.region_file),
+            join: self.join.or(other.join),
             insecure: self.insecure.or(other.insecure),
             region: self.region.or(other.region),
             node_id: self.node_id.or(other.node_id),
@@ -195,7 +231,8 @@ mod tests {
     fn every_setting_merges() -> anyhow::Result<()> {
         // Each setting alone, taken from either side: a field left out of `or` would be lost on one of them.
         let all: Settings = serde_json::from_value(serde_json::json!({
-            "data_dir": "/d", "listen": "127.0.0.1:1", "insecure": true, "region": "r", "node_id": 1, "partitions": 1,
+            "data_dir": "/d", "listen": "127.0.0.1:1", "peer_listen": "127.0.0.1:2", "advertise": "a:1",
+            "peer_advertise": "a:2", "region_file": "/r", "join": ["b:2"], "insecure": true, "region": "r", "node_id": 1, "partitions": 1,
             "homes": ["r"], "severity": "low", "max_envelope_body_bytes": 1, "max_connections": 1, "drain_ms": 1,
             "min_free_disk_bytes": 1, "accept_clock_jump": true, "block_cache_bytes": 1, "write_buffer_bytes": 1,
             "log": "info", "log_format": "json",

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use holdfast_client::keys;
 
-use crate::cli::settings::{Settings, bounds};
+use crate::cli::settings::file::FileError;
+use crate::cli::settings::{Settings, bounds, origin};
 use crate::ids::{PartitionCount, RegionName};
-use crate::node::NodeSettings;
+use crate::node::settings::NodeSettings;
 use crate::telemetry::{LogFilter, LogFormat};
 
 /// Homes of a cluster: each is a name in keys for ever, and there are as many as sites.
@@ -56,12 +57,58 @@ pub(crate) enum SettingsError {
     },
     /// The node would be reachable from other machines, and nobody said that it may.
     #[error(
-        "listen = {listen} is reachable from other machines and insecure = false: nothing is encrypted and nobody has to \
+        "{name} = {listen} is reachable from other machines and insecure = false: nothing is encrypted and nobody has to \
          authenticate, so listen on 127.0.0.1, or set insecure = true (--insecure) where the network keeps others out"
     )]
     Exposed {
+        /// The setting.
+        name: &'static str,
         /// Where it would listen.
         listen: SocketAddr,
+    },
+    /// Others are told no address that they could connect to.
+    #[error(
+        "{name} = {listen} is every address of this machine, and {setting} is not set: name the HOST:PORT that others connect to"
+    )]
+    Nowhere {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        listen: SocketAddr,
+        /// The setting that is missing.
+        setting: &'static str,
+    },
+    /// The region file is wrong.
+    #[error(transparent)]
+    RegionFile(#[from] FileError),
+    /// The region file says something else.
+    #[error("{name} = {said}, and the region file has {planned}: leave {name} out, or correct one of them")]
+    AgainstRegionFile {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        said: String,
+        /// The region file's.
+        planned: String,
+    },
+    /// The node is none of those that make the region.
+    #[error(
+        "node_id = {node_id}, and the region file has {}: set one of these, or --join for a node that comes later",
+        list(known)
+    )]
+    NoFounder {
+        /// The node.
+        node_id: u64,
+        /// Those in the file.
+        known: Vec<u64>,
+    },
+    /// Nobody to join, or too many.
+    #[error("join has {got} addresses: name 1 to {most}")]
+    JoinCount {
+        /// How many there are.
+        got: usize,
+        /// The most.
+        most: usize,
     },
     /// The region is none of the homes.
     #[error("region = {region:?} is none of homes = {homes:?}: add it to homes, or correct one of the two")]
@@ -94,21 +141,24 @@ pub(crate) enum SettingsError {
 /// # Errors
 /// The first setting, or pair of settings, that is wrong.
 pub(crate) fn resolve(settings: Settings) -> Result<Resolved, SettingsError> {
-    let settings = settings.or(Settings::defaults());
-    let listen = required("listen", settings.listen)?;
-    if !listen.ip().is_loopback() && !settings.insecure.unwrap_or_default() {
-        return Err(SettingsError::Exposed { listen });
+    let plan = origin::plan(&settings)?;
+    let addresses = origin::addresses(&settings, plan.as_ref())?;
+    let exposed = [("listen", Some(addresses.listen)), ("peer_listen", addresses.peer_listen)];
+    for (name, listen) in exposed.into_iter().filter_map(|(name, listen)| Some((name, listen?))) {
+        if !listen.ip().is_loopback() && !settings.insecure.unwrap_or_default() {
+            return Err(SettingsError::Exposed { name, listen });
+        }
     }
-    let region = required("region", settings.region)?;
-    let homes = settings.homes.unwrap_or_else(|| vec![region.clone()]);
-    let partitions = bounded("partitions", settings.partitions.map(u64::from))?;
+    let origin = origin::origin(&settings, plan)?;
+    let settings = settings.or(Settings::defaults());
     let node = NodeSettings {
         data_dir: data_dir(required("data_dir", settings.data_dir)?)?,
-        listen,
-        homes: check_homes(&region, &homes)?,
-        region: home("region", &region)?,
+        listen: addresses.listen,
+        peer_listen: addresses.peer_listen,
+        advertise: addresses.advertise,
+        peer_advertise: addresses.peer_advertise,
         node_id: bounded("node_id", settings.node_id)?,
-        partitions: partition_count(partitions)?,
+        origin,
         severity: parsed("severity", settings.severity)?,
         max_envelope_body_bytes: size("max_envelope_body_bytes", settings.max_envelope_body_bytes)?,
         max_connections: size("max_connections", settings.max_connections)?,
@@ -121,11 +171,15 @@ pub(crate) fn resolve(settings: Settings) -> Result<Resolved, SettingsError> {
     Ok(Resolved { node, log: parsed("log", settings.log)?, log_format: parsed("log_format", settings.log_format)? })
 }
 
-fn required<T>(name: &'static str, value: Option<T>) -> Result<T, SettingsError> {
+fn list(nodes: &[u64]) -> String {
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn required<T>(name: &'static str, value: Option<T>) -> Result<T, SettingsError> {
     value.ok_or(SettingsError::Missing { name })
 }
 
-fn bounded(name: &'static str, value: Option<u64>) -> Result<u64, SettingsError> {
+pub(super) fn bounded(name: &'static str, value: Option<u64>) -> Result<u64, SettingsError> {
     let got = required(name, value)?;
     match bounds::of(name) {
         Some(bounds) if !(bounds.least..=bounds.most).contains(&got) => {
@@ -160,12 +214,12 @@ fn data_dir(path: PathBuf) -> Result<PathBuf, SettingsError> {
     Ok(path)
 }
 
-fn partition_count(count: u64) -> Result<PartitionCount, SettingsError> {
+pub(super) fn partition_count(count: u64) -> Result<PartitionCount, SettingsError> {
     // The bounds are those of the type, so this holds.
     u16::try_from(count).ok().and_then(PartitionCount::new).ok_or(SettingsError::Missing { name: "partitions" })
 }
 
-fn check_homes(region: &str, homes: &[String]) -> Result<Vec<RegionName>, SettingsError> {
+pub(super) fn check_homes(region: &str, homes: &[String]) -> Result<Vec<RegionName>, SettingsError> {
     if homes.is_empty() || homes.len() > MAX_HOMES {
         return Err(SettingsError::HomeCount { got: homes.len(), most: MAX_HOMES });
     }
@@ -181,7 +235,7 @@ fn check_homes(region: &str, homes: &[String]) -> Result<Vec<RegionName>, Settin
 }
 
 /// A region's name that keys can bear too: what no key could name would be a home that is out of reach.
-fn home(name: &'static str, got: &str) -> Result<RegionName, SettingsError> {
+pub(super) fn home(name: &'static str, got: &str) -> Result<RegionName, SettingsError> {
     let refused = |why: String| SettingsError::Value { name, got: got.to_owned(), why };
     if !keys::is_home(got) {
         return Err(refused("a region's name is 1 to 32 of a-z 0-9 and -, with no hyphen at its ends".to_owned()));
@@ -192,6 +246,7 @@ fn home(name: &'static str, got: &str) -> Result<RegionName, SettingsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::settings::Origin;
 
     fn valid() -> Settings {
         Settings { data_dir: Some("/d".into()), region: Some("eu".to_owned()), ..Settings::default() }
@@ -200,8 +255,9 @@ mod tests {
     #[test]
     fn two_settings_make_a_node() -> anyhow::Result<()> {
         let resolved = resolve(valid())?;
-        assert_eq!(resolved.node.partitions.get().get(), crate::limits::DEFAULT_PARTITIONS);
-        assert_eq!(resolved.node.homes, [RegionName::parse("eu")?]);
+        let Origin::Alone(shape) = resolved.node.origin else { anyhow::bail!("it is alone") };
+        assert_eq!(shape.partitions.get().get(), crate::limits::DEFAULT_PARTITIONS);
+        assert_eq!(shape.homes, [RegionName::parse("eu")?]);
         assert_eq!(resolved.node.drain, Duration::from_secs(10));
         assert_eq!(resolved.node.block_cache_bytes, 134_217_728);
         assert_eq!(resolved.log_format, LogFormat::Text);
@@ -227,6 +283,11 @@ mod tests {
                 Settings { listen: "[2001:db8::1]:7400".parse().ok(), insecure: Some(false), ..valid() },
                 &["listen = [2001:db8::1]:7400", "insecure = false"],
             ),
+            (
+                Settings { peer_listen: "10.0.0.1:7401".parse().ok(), ..valid() },
+                &["peer_listen = 10.0.0.1:7401 is reachable from other machines", "insecure = false"],
+            ),
+            (Settings { region_file: Some("/missing".into()), ..valid() }, &["cannot read /missing"]),
             (Settings { node_id: Some(0), ..valid() }, &["node_id = 0", "at least 1"]),
             (Settings { partitions: Some(0), ..valid() }, &["partitions = 0", "at least 1 and at most 1024"]),
             (Settings { partitions: Some(1_025), ..valid() }, &["partitions = 1025", "1024"]),

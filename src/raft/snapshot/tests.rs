@@ -9,14 +9,15 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use openraft::async_runtime::WatchReceiver as _;
+use openraft::vote::RaftLeaderId as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::*;
-use crate::codec;
 use crate::codec::batch::Operation;
+use crate::codec::{self, pb};
 use crate::ids::{Digest, Epoch, IdempotencyKey, PartitionCount, RecordKey, RegionName, TenantId};
 use crate::peers::PROTOCOL;
 use crate::raft::log_store::GroupLog;

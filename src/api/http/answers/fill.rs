@@ -6,13 +6,15 @@ use base64::engine::general_purpose::STANDARD;
 use super::{
     Checkpoint, CheckpointAnswer, ClaimAnswer, Claimed, CompleteAnswer, Envelope, Epoch, Event, ExtendAnswer,
     FencingToken, Granted, GroupStatus, KeyAnswer, KeyState, Recorded, ReleaseAnswer, ReserveAnswer, ResolveAnswer,
-    StatusAnswer,
+    StatusAnswer, TopologyAnswer, TopologyNode,
 };
-use crate::api::reply::{Shown, event_kind, group_state, limit_name, millis};
+use crate::api::reply::{group_state, millis};
 use crate::ids::RecordKey;
 use crate::region::calls::{self, Found, GrantOutcome, Place};
+use crate::region::health::Topology;
 use crate::region::status;
 use crate::reservation::{record, reply};
+use crate::router::messages::{event_kind, limit_name};
 use crate::time::LogTime;
 
 impl From<calls::ReserveOutcome> for ReserveAnswer {
@@ -105,25 +107,23 @@ impl From<calls::ResolveOutcome> for ResolveAnswer {
 
 impl KeyAnswer {
     pub(in crate::api::http) fn of(key: &RecordKey, found: Found) -> Self {
-        let shown = Shown::of(&found);
-        let Found { record, envelope } = found;
         Self {
             tenant: key.tenant.as_str().to_owned(),
             key: key.key.as_str().to_owned(),
-            state: record.state().into(),
-            endpoint: record.endpoint.as_str().to_owned(),
-            fingerprint_version: shown.fingerprint_version,
-            fingerprint: hex(&shown.fingerprint),
-            fencing: shown.fencing.map(FencingToken::from),
-            attempt: shown.attempt,
-            lease_ms: shown.lease_ms,
-            retention_ms: record.terms.retention_ms,
-            envelope: envelope.map(Envelope::from),
-            completed_at_unix_ms: record.answer.map(|answer| answer.completed_at.unix_ms()),
-            expires_at_unix_ms: record.expires_at().map(LogTime::unix_ms),
-            checkpoint: record.checkpoint.map(Checkpoint::from),
-            history: record.history.into_iter().map(Event::from).collect(),
-            history_dropped: record.history_dropped,
+            state: found.state.into(),
+            endpoint: found.endpoint.as_str().to_owned(),
+            fingerprint_version: found.fingerprint_version,
+            fingerprint: hex(&found.fingerprint),
+            fencing: found.fencing.map(FencingToken::from),
+            attempt: found.attempt,
+            lease_ms: found.lease_ms,
+            retention_ms: found.retention_ms,
+            envelope: found.envelope.map(Envelope::from),
+            completed_at_unix_ms: found.completed_at.map(LogTime::unix_ms),
+            expires_at_unix_ms: found.expires_at.map(LogTime::unix_ms),
+            checkpoint: found.checkpoint.map(Checkpoint::from),
+            history: found.history.into_iter().map(Event::from).collect(),
+            history_dropped: found.history_dropped,
         }
     }
 }
@@ -188,7 +188,20 @@ impl From<record::Event> for Event {
 
 impl From<&Place> for Epoch {
     fn from(place: &Place) -> Self {
-        Self { home: place.home.as_str().to_owned(), partition: place.partition.0, epoch: place.epoch.0 }
+        Self {
+            home: place.home.as_str().to_owned(),
+            partition: place.partition.0,
+            epoch: place.epoch.0,
+            position: place.position,
+            leader: place.leader,
+        }
+    }
+}
+
+impl From<Topology> for TopologyAnswer {
+    fn from(topology: Topology) -> Self {
+        let nodes = topology.nodes.into_iter().map(|(node_id, address)| TopologyNode { node_id, address });
+        Self { partitions: topology.leaders.len(), nodes: nodes.collect(), leaders: topology.leaders }
     }
 }
 
@@ -214,6 +227,8 @@ impl From<status::GroupStatus> for GroupStatus {
             partition: group.partition.0,
             state,
             reason: reason.to_owned(),
+            role: group.role.name(),
+            leader_node_id: group.leader,
             term: group.term,
             last_log_index: group.last_log_index,
             applied_index: group.applied_index,

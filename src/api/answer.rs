@@ -1,0 +1,132 @@
+//! One call of many on a stream: parsed, served, and answered in a message with its number. Both streams that carry such
+//! calls use it: a client's session, and what another node passes on.
+
+use std::time::Duration;
+
+use holdfast_client::proto::v1;
+use holdfast_client::proto::v1::session_answer::Answer;
+use holdfast_client::proto::v1::session_call::Call as Message;
+
+use super::convert;
+use super::error::{ApiError, Code};
+use super::grpc::Services;
+use super::reply;
+use crate::clock::Monotonic;
+use crate::ids::Fingerprint;
+use crate::limits;
+use crate::region::Region;
+use crate::region::calls::{Failed, Failure, Placed};
+use crate::router::call::Call;
+use crate::router::{self, Router};
+use crate::wire::v1::{ForwardAnswer, ForwardCall, NotLeader};
+
+/// Who serves a call.
+#[derive(Clone, Copy)]
+enum Server<'a> {
+    /// Whoever leads.
+    Any(&'a Router),
+    /// This node or nobody.
+    Here(&'a Region),
+}
+
+impl Server<'_> {
+    async fn call<C: Call>(self, call: &C, until: Monotonic) -> Result<Placed<C::Outcome>, ApiError> {
+        let served = match self {
+            Self::Any(router) => router.call(call, until).await,
+            Self::Here(region) => router::here(region, call, until).await,
+        };
+        served.map_err(ApiError::from)
+    }
+}
+
+/// What a message says beside its call.
+struct Frame {
+    received: Monotonic,
+    timeout: Option<Duration>,
+    most_body_bytes: usize,
+    /// Whose fingerprint it is, where another node took it: version and selection.
+    fingerprint: Option<(u32, u32)>,
+}
+
+/// Answers a call of a session.
+#[expect(dead_code, reason = "sessions are served by it")]
+pub(super) async fn answer(services: &Services, call: v1::SessionCall, received: Monotonic) -> v1::SessionAnswer {
+    let v1::SessionCall { id, timeout_ms, call } = call;
+    let most_body_bytes = services.max_envelope_body_bytes;
+    let frame = Frame { received, timeout: timeout(timeout_ms), most_body_bytes, fingerprint: None };
+    let answer = serve(Server::Any(&services.router), call, frame).await;
+    let answer = answer.unwrap_or_else(|error| Answer::Failure(error.to_failure()));
+    v1::SessionAnswer { id, answer: Some(answer) }
+}
+
+/// Answers a call that another node has passed on: by this node's part of the region alone.
+pub(super) async fn answer_forwarded(region: &Region, call: ForwardCall, received: Monotonic) -> ForwardAnswer {
+    let ForwardCall { call, fingerprint_version, fingerprint_selection } = call;
+    let v1::SessionCall { id, timeout_ms, call } = call.unwrap_or_default();
+    let frame = Frame {
+        received,
+        timeout: timeout(timeout_ms),
+        // The node that took it has held it to its own bound.
+        most_body_bytes: limits::MAX_ENVELOPE_BODY_BYTES,
+        fingerprint: Some((fingerprint_version, fingerprint_selection)),
+    };
+    let (answer, not_leader) = match serve(Server::Here(region), call, frame).await {
+        Ok(answer) => (Some(answer), None),
+        Err(ApiError::Failure(Failed { failure: Failure::NotLeader { leader }, .. })) => {
+            (None, Some(NotLeader { leader_node_id: leader.unwrap_or_default() }))
+        }
+        Err(error) => (Some(Answer::Failure(error.to_failure())), None),
+    };
+    ForwardAnswer { answer: Some(v1::SessionAnswer { id, answer }), not_leader }
+}
+
+fn timeout(timeout_ms: u32) -> Option<Duration> {
+    (timeout_ms > 0).then(|| Duration::from_millis(u64::from(timeout_ms)))
+}
+
+async fn serve(server: Server<'_>, message: Option<Message>, frame: Frame) -> Result<Answer, ApiError> {
+    let Frame { received, timeout, most_body_bytes, fingerprint } = frame;
+    let until = router::until(received, timeout, Duration::ZERO);
+    Ok(match message {
+        None => {
+            let detail = "the message has no call that this node knows: do both sides have the same version?";
+            return Err(ApiError::Input { code: Code::InputInvalid, field: "call", detail: detail.to_owned() });
+        }
+        Some(Message::Reserve(request)) => {
+            let mut call = convert::reserve(request, received).await?;
+            if let Some((version, selection)) = fingerprint {
+                call.fingerprint = Fingerprint { version, selection, ..call.fingerprint };
+            }
+            let until = router::until(received, timeout, call.wait);
+            Answer::Reserve(reply::reserve(server.call(&call, until).await?))
+        }
+        Some(Message::Complete(request)) => {
+            let call = convert::complete(request, most_body_bytes)?;
+            Answer::Complete(reply::complete(&server.call(&call, until).await?))
+        }
+        Some(Message::Release(request)) => {
+            let call = convert::release(request)?;
+            Answer::Release(reply::release(server.call(&call, until).await?))
+        }
+        Some(Message::Extend(request)) => {
+            let call = convert::extend(request)?;
+            Answer::Extend(reply::extend(server.call(&call, until).await?, call.lease_ms))
+        }
+        Some(Message::Checkpoint(request)) => {
+            let call = convert::checkpoint(request)?;
+            Answer::Checkpoint(reply::checkpointed(server.call(&call, until).await?))
+        }
+        Some(Message::Lookup(request)) => {
+            let call = convert::lookup(&request)?;
+            Answer::Lookup(reply::lookup(server.call(&call, until).await?))
+        }
+        Some(Message::Claim(request)) => {
+            let call = convert::claim(request, received)?;
+            Answer::Claim(reply::claim(server.call(&call, until).await?))
+        }
+        Some(Message::Resolve(request)) => {
+            let call = convert::resolve(request, most_body_bytes)?;
+            Answer::Resolve(reply::resolve(server.call(&call, until).await?))
+        }
+    })
+}

@@ -1,0 +1,265 @@
+//! What a log says while it is being written, cut and purged.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use openraft::EntryPayload;
+use openraft::vote::RaftLeaderId as _;
+use tempfile::TempDir;
+
+use super::*;
+use crate::codec::batch::{Batch, Operation};
+use crate::ids::{Epoch, RegionName};
+use crate::raft::LogThread;
+use crate::raft::log_thread::ByHand;
+use crate::raft::tests::cluster::open_store;
+use crate::raft::types::{Leader, LoggedBatch};
+use crate::store::LogBatch;
+
+const PARTITION: PartitionId = PartitionId(0);
+
+fn id(term: u64, index: u64) -> EntryId {
+    EntryId::new(Leader::new(term, 1).to_committed(), index)
+}
+
+fn blank(term: u64, index: u64) -> LogEntry {
+    LogEntry { log_id: id(term, index), payload: EntryPayload::Blank }
+}
+
+/// An entry of about so many bytes.
+fn large(term: u64, index: u64, bytes: usize) -> LogEntry {
+    let home = RegionName::parse("a-home-of-a-long-name").unwrap();
+    let open = Operation::Open { home, epoch: Epoch(1), incarnation: 1 };
+    let operations = vec![open; bytes / 29];
+    LogEntry {
+        log_id: id(term, index),
+        payload: EntryPayload::Normal(LoggedBatch::new(Batch { clock_unix_ms: 1, operations })),
+    }
+}
+
+fn ids(entries: &[LogEntry]) -> Vec<(u64, u64)> {
+    entries.iter().map(|entry| (entry.log_id.leader_id.term, entry.log_id.index)).collect()
+}
+
+/// Runs what does not wait for the disk.
+fn now<F: Future>(future: F) -> F::Output {
+    let Poll::Ready(output) = poll_once(&mut pin!(future)) else { panic!("it waits") };
+    output
+}
+
+fn poll_once<F: Future>(future: &mut std::pin::Pin<&mut F>) -> Poll<F::Output> {
+    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn append(log: &mut GroupLog, entries: Vec<LogEntry>) {
+    now(log.append(entries, IOFlushed::noop())).unwrap();
+}
+
+fn get(log: &mut GroupLog, range: Range<u64>) -> Vec<(u64, u64)> {
+    ids(&now(log.try_get_log_entries(range)).unwrap())
+}
+
+struct Disk {
+    _directory: TempDir,
+    thread: ByHand,
+    log: GroupLog,
+}
+
+/// A log whose disk is written only when a test says so.
+fn by_hand() -> Disk {
+    let directory = TempDir::new().unwrap();
+    let (thread, handle) = ByHand::new(open_store(directory.path()).log());
+    let log = GroupLog::open(PARTITION, handle).unwrap();
+    Disk { _directory: directory, thread, log }
+}
+
+#[test]
+fn a_report_from_before_a_cut_says_nothing_of_what_came_after() {
+    let Disk { mut thread, mut log, _directory } = by_hand();
+    append(&mut log, vec![blank(1, 0), blank(1, 1), blank(1, 2), blank(1, 3)]);
+    let mut other = log.clone();
+    let mut cutting = pin!(other.truncate_after(Some(id(1, 0))));
+    assert!(poll_once(&mut cutting).is_pending());
+    // Too large to stay in memory once it is durable and applied.
+    append(&mut log, vec![large(2, 1, TAIL_BYTES + 1_000)]);
+    thread.write_one();
+    // A majority had it: committed and applied before it is durable here.
+    log.applied(1);
+    assert_eq!(get(&mut log, 0..9), [(1, 0), (2, 1)], "on the disk stands another entry 1");
+    thread.write_one();
+    assert!(matches!(poll_once(&mut cutting), Poll::Ready(Ok(()))));
+    assert_eq!(get(&mut log, 0..9), [(1, 0), (2, 1)], "on the disk stands no entry 1");
+    thread.write_one();
+    assert_eq!(log.tail().entries.len(), 0, "now it is on the disk");
+    assert_eq!(get(&mut log, 0..9), [(1, 0), (2, 1)]);
+}
+
+#[test]
+fn what_was_sent_to_the_disk_before_a_cut_or_a_purge_leaves_memory_after_it() {
+    let Disk { mut thread, mut log, _directory } = by_hand();
+    append(&mut log, vec![blank(1, 0), large(1, 1, TAIL_BYTES + 1_000), blank(1, 2)]);
+    log.applied(2);
+    let mut other = log.clone();
+    let mut cutting = pin!(other.truncate_after(Some(id(1, 1))));
+    assert!(poll_once(&mut cutting).is_pending());
+    thread.write_one();
+    thread.write_one();
+    assert!(matches!(poll_once(&mut cutting), Poll::Ready(Ok(()))));
+    assert_eq!(log.tail().entries.len(), 0);
+    append(&mut log, vec![large(2, 2, TAIL_BYTES + 1_000)]);
+    let mut other = log.clone();
+    let mut purging = pin!(other.purge(id(1, 1)));
+    assert!(poll_once(&mut purging).is_pending());
+    thread.write_one();
+    thread.write_one();
+    assert!(matches!(poll_once(&mut purging), Poll::Ready(Ok(()))));
+    assert_eq!(log.tail().entries.len(), 0);
+    assert_eq!(get(&mut log, 0..9), [(2, 2)]);
+}
+
+#[test]
+fn nothing_that_is_not_durable_leaves_memory() {
+    let Disk { mut thread, mut log, _directory } = by_hand();
+    append(&mut log, vec![large(1, 0, TAIL_BYTES + 1_000)]);
+    log.applied(0);
+    assert_eq!(get(&mut log, 0..9), [(1, 0)], "it is nowhere else");
+    thread.write_one();
+    assert_eq!(log.tail().entries.len(), 0);
+    assert_eq!(get(&mut log, 0..9), [(1, 0)]);
+}
+
+#[test]
+fn a_limited_read_fits_a_message_and_is_never_empty() {
+    let Disk { mut thread, mut log, _directory } = by_hand();
+    let most = |log: &mut GroupLog, start, end| ids(&now(log.limited_get_log_entries(start, end)).unwrap());
+    append(&mut log, (0..40).map(|index| large(1, index, 100_000)).chain([large(1, 40, 2 * READ_BYTES)]).collect());
+    let from_memory = most(&mut log, 0, 41);
+    thread.write_one();
+    log.applied(40);
+    assert_eq!(log.tail().entries.len(), 0);
+    assert_eq!(most(&mut log, 0, 41), from_memory);
+    assert_eq!(from_memory.len(), 11, "up to the first over 1 MiB");
+    assert_eq!(most(&mut log, 40, 41), [(1, 40)], "one that is larger goes alone");
+    assert_eq!(most(&mut log, 39, 41), [(1, 39), (1, 40)]);
+    assert_eq!(most(&mut log, 5, 6), [(1, 5)]);
+    assert_eq!(most(&mut log, 5, 5), []);
+}
+
+#[test]
+fn what_was_purged_is_an_error_to_who_needs_it() {
+    let Disk { mut thread, mut log, _directory } = by_hand();
+    append(&mut log, (0..10).map(|index| blank(1, index)).collect());
+    let mut other = log.clone();
+    let mut purging = pin!(other.purge(id(1, 4)));
+    assert!(poll_once(&mut purging).is_pending());
+    for _ in 0..2 {
+        // As soon as it is asked for, and when it is done.
+        let error = now(log.limited_get_log_entries(4, 7)).unwrap_err().to_string();
+        assert!(error.contains("entry 4 was purged, the log starts at 5"), "{error}");
+        assert_eq!(ids(&now(log.limited_get_log_entries(5, 7)).unwrap()), [(1, 5), (1, 6)]);
+        assert_eq!(get(&mut log, 0..7), [(1, 5), (1, 6)]);
+        thread.write_one();
+    }
+    assert!(matches!(poll_once(&mut purging), Poll::Ready(Ok(()))));
+    let mut other = log.clone();
+    let mut purging = pin!(other.purge(id(3, 20)));
+    assert!(poll_once(&mut purging).is_pending());
+    assert!(now(log.limited_get_log_entries(9, 10)).is_err());
+    assert_eq!(log.last(), Some(id(3, 20)), "as after a snapshot that is ahead of the log");
+    append(&mut log, vec![blank(3, 21)]);
+    assert_eq!(get(&mut log, 0..100), [(3, 21)]);
+}
+
+#[test]
+fn a_cut_behind_the_end_cuts_nothing() {
+    let Disk { mut log, .. } = by_hand();
+    append(&mut log, vec![blank(1, 0), blank(1, 1)]);
+    now(log.truncate_after(Some(id(1, 5)))).unwrap();
+    assert_eq!(log.last(), Some(id(1, 1)));
+    assert_eq!(now(log.limited_get_log_entries(2, 4)).unwrap(), [], "there is nothing yet");
+}
+
+#[test]
+fn a_hole_is_damage() {
+    let directory = TempDir::new().unwrap();
+    let family = open_store(directory.path()).log();
+    let mut batch = LogBatch::default();
+    for index in [0, 1, 3, 4] {
+        batch.put_entry(PARTITION, index, entry_to(&blank(1, index)));
+    }
+    family.write(batch).unwrap();
+    let (mut thread, handle) = ByHand::new(family);
+    let mut log = GroupLog::open(PARTITION, handle).unwrap();
+    let mut error =
+        |log: &mut GroupLog, range| now(log.try_get_log_entries::<Range<u64>>(range)).unwrap_err().to_string();
+    assert!(error(&mut log, 0..5).contains("no entry 2"));
+    assert!(error(&mut log, 2..4).contains("no entry 2"), "it would be the first");
+    assert!(error(&mut log, 1..3).contains("no entry 2"), "it would be the last");
+    assert_eq!(get(&mut log, 3..9), [(1, 3), (1, 4)]);
+    append(&mut log, vec![blank(1, 5)]);
+    assert!(error(&mut log, 2..6).contains("no entry 2"), "memory has the rest");
+    thread.write_one();
+    assert!(error(&mut log, 2..6).contains("no entry 2"));
+}
+
+#[test]
+fn a_vote_that_was_saved_is_read() {
+    let Disk { mut thread, mut log, _directory } = by_hand();
+    let vote = |term| Vote { leader_id: Leader::new(term, 1), committed: false };
+    for term in [1, 2] {
+        let mut other = log.clone();
+        let vote = vote(term);
+        let mut saving = pin!(other.save_vote(&vote));
+        assert!(poll_once(&mut saving).is_pending(), "not before it is on the disk");
+        thread.write_one();
+        assert!(matches!(poll_once(&mut saving), Poll::Ready(Ok(()))));
+        assert_eq!(now(log.read_vote()).unwrap(), Some(vote));
+    }
+    drop(log);
+}
+
+/// Reads go on while the log is cut, written anew and purged. Every read must be of one moment: consecutive, and with the
+/// terms that one log can have.
+#[test]
+fn reads_are_of_one_moment() {
+    let directory = TempDir::new().unwrap();
+    let (thread, handle) = LogThread::start(open_store(directory.path()).log()).unwrap();
+    let mut log = GroupLog::open(PARTITION, handle).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let mut log = log.clone();
+            let ended = &ended;
+            scope.spawn(move || {
+                while !ended.load(Ordering::Relaxed) {
+                    let read = get(&mut log, 0..u64::MAX);
+                    for pair in read.windows(2) {
+                        assert_eq!(pair[1].1, pair[0].1 + 1, "{read:?}");
+                        assert!(pair[1].0 >= pair[0].0, "{read:?}");
+                    }
+                }
+            });
+        }
+        runtime.block_on(async {
+            let mut next = 0;
+            for term in 1..100 {
+                let entries: Vec<LogEntry> = (next..next + 8).map(|index| large(term, index, 100_000)).collect();
+                next += 8;
+                log.append(entries, IOFlushed::noop()).await.unwrap();
+                log.applied(next - 5);
+                next -= 4;
+                log.truncate_after(Some(id(term, next - 1))).await.unwrap();
+                if term % 5 == 0 {
+                    log.purge(id(term, next - 2)).await.unwrap();
+                }
+            }
+        });
+        ended.store(true, Ordering::Relaxed);
+    });
+    assert!(!log.tail().entries.is_empty());
+    drop(log);
+    thread.join();
+}
