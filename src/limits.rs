@@ -155,8 +155,8 @@ pub const READ_TIMEOUT_MS: u64 = 5_000;
 pub const CALL_TIMEOUT_MS: u64 = 10_000;
 /// Nodes that one call is passed to, one after another, when each says that it does not lead: elections that overlap.
 pub const MAX_FORWARDS: u32 = 8;
-/// Calls in flight from one node to another. Beyond it the node answers `overloaded`.
-pub const MAX_FORWARDED_CALLS: usize = 4_096;
+/// Calls in flight from one node to another: as many as may wait there. Beyond it the node answers `overloaded`.
+pub const MAX_FORWARDED_CALLS: usize = MAX_WAITERS;
 /// Calls in one message between nodes: about a millisecond of decoding.
 pub const MAX_FORWARDED_TOGETHER: usize = 256;
 /// Bytes of calls or answers in one message between nodes, unless one alone is larger.

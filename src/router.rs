@@ -9,6 +9,7 @@ pub mod changes;
 pub mod cluster;
 mod link;
 pub(crate) mod messages;
+pub mod operate;
 mod pursuit;
 pub(crate) mod rules;
 #[cfg(test)]
@@ -29,7 +30,7 @@ use crate::limits;
 use crate::peers::Peers;
 use crate::raft::NodeId;
 use crate::region::Region;
-use crate::region::calls::{Certainty, Failed, Failure, Placed};
+use crate::region::calls::{Certainty, Failed, Failure};
 use crate::wire::v1::ForwardAnswer;
 
 /// When to ask again after a failure that may pass.
@@ -75,12 +76,12 @@ impl Router {
     ///
     /// # Errors
     /// When there is no outcome; the failure says whether that is definite, and who leads.
-    pub async fn call<C: Call>(&self, call: &C, until: Monotonic) -> Result<Placed<C::Outcome>, Failed> {
+    pub async fn call<C: Call>(&self, call: &C, until: Monotonic) -> Result<C::Answer, Failed> {
         let failure = match call.here(&self.region, until).await {
-            Ok(placed) => return Ok(placed),
+            Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
-        let partition = self.region.partition_of(call.key());
+        let partition = call.partition(&self.region);
         let told = match self.here_failed(partition, failure) {
             Setback::Elsewhere(told) => told,
             Setback::Final(failure, named) => return Err(self.failed(partition, failure, named)),
@@ -123,7 +124,7 @@ impl Router {
         partition: PartitionId,
         mut told: Option<NodeId>,
         until: Monotonic,
-    ) -> Result<Placed<C::Outcome>, Failed> {
+    ) -> Result<C::Answer, Failed> {
         let me = self.region.node_id();
         let nowhere = |asked| Err(self.failed(partition, unreached(partition, asked), None));
         let Some(group) = self.region.group(partition) else { return nowhere(None) };
@@ -135,10 +136,10 @@ impl Router {
             } else {
                 asked = Some(next);
                 let answer = self.links.ask(next, call.forward(), call.bytes(), until).await;
-                answer.map_err(|why| unanswered(why, next, C::READS)).and_then(|answer| read(call, next, answer))
+                answer.map_err(|why| unanswered(why, next, C::REPEATABLE)).and_then(|answer| read(call, next, answer))
             };
             told = match tried {
-                Ok(placed) => return Ok(placed),
+                Ok(answer) => return Ok(answer),
                 Err(Setback::Elsewhere(told)) => told,
                 Err(Setback::Final(failure, named)) => return Err(self.failed(partition, failure, named)),
             };
@@ -154,9 +155,9 @@ impl Router {
 ///
 /// # Errors
 /// When there is no outcome; the failure says whether that is definite.
-pub async fn here<C: Call>(region: &Region, call: &C, until: Monotonic) -> Result<Placed<C::Outcome>, Failed> {
+pub async fn here<C: Call>(region: &Region, call: &C, until: Monotonic) -> Result<C::Answer, Failed> {
     let served = call.here(region, until).await;
-    served.map_err(|failure| failed(region, region.partition_of(call.key()), failure, None))
+    served.map_err(|failure| failed(region, call.partition(region), failure, None))
 }
 
 /// A failure, with whom to ask instead.
@@ -177,11 +178,11 @@ fn unreached(partition: PartitionId, asked: Option<NodeId>) -> Failure {
     Failure::Unavailable { certainty: Certainty::Definite, reason, retry_after: RETRY }
 }
 
-fn unanswered(why: Unanswered, node_id: NodeId, reads: bool) -> Setback {
+fn unanswered(why: Unanswered, node_id: NodeId, repeatable: bool) -> Setback {
     match why {
         Unanswered::NotSent => Setback::Elsewhere(None),
         Unanswered::Full => Setback::Final(Failure::Overloaded { retry_after: RETRY }, Some(node_id)),
-        Unanswered::Lost if reads => Setback::Elsewhere(None),
+        Unanswered::Lost if repeatable => Setback::Elsewhere(None),
         Unanswered::Lost => Setback::Final(lost(node_id), Some(node_id)),
     }
 }
@@ -196,28 +197,29 @@ fn lost(node_id: NodeId) -> Failure {
 }
 
 /// What another node answered.
-fn read<C: Call>(call: &C, node_id: NodeId, answer: ForwardAnswer) -> Result<Placed<C::Outcome>, Setback> {
+fn read<C: Call>(call: &C, node_id: NodeId, answer: ForwardAnswer) -> Result<C::Answer, Setback> {
     if let Some(not_leader) = answer.not_leader {
         return Err(Setback::Elsewhere(some(not_leader.leader_node_id)));
     }
-    let answer = answer.answer.and_then(|answer| answer.answer);
-    if let Some(v1::session_answer::Answer::Failure(failure)) = answer {
+    if let Some(v1::session_answer::Answer::Failure(failure)) =
+        answer.answer.as_ref().and_then(|one| one.answer.as_ref())
+    {
         let named = some(failure.leader).unwrap_or(node_id);
         return Err(Setback::Final(failure_from(failure), Some(named)));
     }
-    answer.and_then(|answer| call.read(answer)).ok_or_else(|| {
+    call.read(answer).ok_or_else(|| {
         tracing::error!(node_id, "a node's answer does not fit the call: do both run the same version?");
         Setback::Final(lost(node_id), Some(node_id))
     })
 }
 
 /// A failure as another node has it, word for word.
-fn failure_from(failure: v1::Failure) -> Failure {
+fn failure_from(failure: &v1::Failure) -> Failure {
     let v1::Failure { code, message, definite, retry_after_ms, .. } = failure;
     Failure::Elsewhere {
-        code,
-        message,
-        certainty: if definite { Certainty::Definite } else { Certainty::Indefinite },
-        retry_after: (retry_after_ms > 0).then(|| Duration::from_millis(u64::from(retry_after_ms))),
+        code: code.clone(),
+        message: message.clone(),
+        certainty: if *definite { Certainty::Definite } else { Certainty::Indefinite },
+        retry_after: (*retry_after_ms > 0).then(|| Duration::from_millis(u64::from(*retry_after_ms))),
     }
 }

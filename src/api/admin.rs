@@ -21,12 +21,12 @@ impl Admin for Services {
         &self,
         _request: Request<v1::RotateClusterKeyRequest>,
     ) -> Answer<v1::RotateClusterKeyResponse> {
-        let key_id = self.router.region().rotate_cluster_key().await.map_err(ApiError::from)?;
+        let key_id = self.router.rotate_cluster_key().await.map_err(ApiError::from)?;
         Ok(Response::new(v1::RotateClusterKeyResponse { key_id }))
     }
 
     async fn accept_clock(&self, _request: Request<v1::AcceptClockRequest>) -> Answer<v1::AcceptClockResponse> {
-        let log_times = self.router.region().accept_clock().await.map_err(ApiError::from)?;
+        let log_times = self.router.accept_clock().await.map_err(ApiError::from)?;
         let log_time_unix_ms = log_times.into_iter().map(LogTime::unix_ms).collect();
         Ok(Response::new(v1::AcceptClockResponse { log_time_unix_ms }))
     }

@@ -12,13 +12,16 @@ use super::error::{ApiError, Code};
 use super::grpc::Services;
 use super::reply;
 use crate::clock::Monotonic;
-use crate::ids::Fingerprint;
+use crate::ids::{Fingerprint, PartitionId};
 use crate::limits;
 use crate::region::Region;
-use crate::region::calls::{Failed, Failure, Placed};
+use crate::region::calls::{Failed, Failure};
 use crate::router::call::Call;
+use crate::router::operate::{AcceptClockCall, RotateCall};
 use crate::router::{self, Router};
-use crate::wire::v1::{ForwardAnswer, ForwardCall, NotLeader};
+use crate::wire::v1::{
+    AcceptClock, ForwardAnswer, ForwardCall, NotLeader, Operate, Operated, RotateClusterKey, operate, operated,
+};
 
 /// Who serves a call.
 #[derive(Clone, Copy)]
@@ -30,7 +33,7 @@ enum Server<'a> {
 }
 
 impl Server<'_> {
-    async fn call<C: Call>(self, call: &C, until: Monotonic) -> Result<Placed<C::Outcome>, ApiError> {
+    async fn call<C: Call>(self, call: &C, until: Monotonic) -> Result<C::Answer, ApiError> {
         let served = match self {
             Self::Any(router) => router.call(call, until).await,
             Self::Here(region) => router::here(region, call, until).await,
@@ -61,7 +64,7 @@ pub(super) async fn answer(services: &Services, call: v1::SessionCall, received:
 
 /// Answers a call that another node has passed on: by this node's part of the region alone.
 pub(super) async fn answer_forwarded(region: &Region, call: ForwardCall, received: Monotonic) -> ForwardAnswer {
-    let ForwardCall { call, fingerprint_version, fingerprint_selection } = call;
+    let ForwardCall { call, fingerprint_version, fingerprint_selection, operate } = call;
     let v1::SessionCall { id, timeout_ms, call } = call.unwrap_or_default();
     let frame = Frame {
         received,
@@ -70,14 +73,44 @@ pub(super) async fn answer_forwarded(region: &Region, call: ForwardCall, receive
         most_body_bytes: limits::MAX_ENVELOPE_BODY_BYTES,
         fingerprint: Some((fingerprint_version, fingerprint_selection)),
     };
-    let (answer, not_leader) = match serve(Server::Here(region), call, frame).await {
-        Ok(answer) => (Some(answer), None),
-        Err(ApiError::Failure(Failed { failure: Failure::NotLeader { leader }, .. })) => {
-            (None, Some(NotLeader { leader_node_id: leader.unwrap_or_default() }))
+    let served = match operate {
+        None => serve(Server::Here(region), call, frame).await.map(|answer| (Some(answer), None)),
+        Some(operate) => {
+            serve_operator(region, operate, frame).await.map(|done| (None, Some(Operated { what: Some(done) })))
         }
-        Err(error) => (Some(Answer::Failure(error.to_failure())), None),
     };
-    ForwardAnswer { answer: Some(v1::SessionAnswer { id, answer }), not_leader }
+    let (answer, not_leader, operated) = match served {
+        Ok((answer, operated)) => (answer, None, operated),
+        Err(ApiError::Failure(Failed { failure: Failure::NotLeader { leader }, .. })) => {
+            (None, Some(NotLeader { leader_node_id: leader.unwrap_or_default() }), None)
+        }
+        Err(error) => (Some(Answer::Failure(error.to_failure())), None, None),
+    };
+    ForwardAnswer { answer: Some(v1::SessionAnswer { id, answer }), not_leader, operated }
+}
+
+async fn serve_operator(region: &Region, operate: Operate, frame: Frame) -> Result<operated::What, ApiError> {
+    let server = Server::Here(region);
+    let until = router::until(frame.received, frame.timeout, Duration::ZERO);
+    match operate.what {
+        Some(operate::What::RotateClusterKey(RotateClusterKey {})) => {
+            Ok(operated::What::KeyId(server.call(&RotateCall, until).await?))
+        }
+        Some(operate::What::AcceptClock(AcceptClock { partition })) => match u16::try_from(partition) {
+            Ok(partition) => {
+                let log_time = server.call(&AcceptClockCall(PartitionId(partition)), until).await?;
+                Ok(operated::What::LogTimeUnixMs(log_time.unix_ms()))
+            }
+            Err(_) => Err(unknown()),
+        },
+        None => Err(unknown()),
+    }
+}
+
+/// The message has no call that this node knows. Nothing was done.
+fn unknown() -> ApiError {
+    let detail = "the message has no call that this node knows: do both sides have the same version?";
+    ApiError::Input { code: Code::InputInvalid, field: "call", detail: detail.to_owned() }
 }
 
 fn timeout(timeout_ms: u32) -> Option<Duration> {
@@ -88,10 +121,7 @@ async fn serve(server: Server<'_>, message: Option<Message>, frame: Frame) -> Re
     let Frame { received, timeout, most_body_bytes, fingerprint } = frame;
     let until = router::until(received, timeout, Duration::ZERO);
     Ok(match message {
-        None => {
-            let detail = "the message has no call that this node knows: do both sides have the same version?";
-            return Err(ApiError::Input { code: Code::InputInvalid, field: "call", detail: detail.to_owned() });
-        }
+        None => return Err(unknown()),
         Some(Message::Reserve(request)) => {
             let mut call = convert::reserve(request, received).await?;
             if let Some((version, selection)) = fingerprint {

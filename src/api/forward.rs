@@ -1,6 +1,9 @@
 //! The calls that another node passes on, on one stream: served many at a time, answered in whatever order they are done,
 //! those that are done together in one message. While as many are served as may be, nothing more is read.
 
+#[cfg(test)]
+mod tests;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};

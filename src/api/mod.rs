@@ -90,8 +90,7 @@ pub async fn serve(
 
     let mut watcher = JoinSet::new();
     watcher.spawn(report_health(reporter.clone(), router));
-    let mut connections =
-        connection::accept(listener, dispatch, Bounds::of_clients(settings.max_connections), &mut shutdown).await;
+    let mut connections = connection::accept(listener, dispatch, Bounds::of_clients(settings.max_connections), &mut shutdown).await;
     watcher.shutdown().await;
     end_health(reporter).await;
     connection::drain(&mut connections, settings.drain).await;

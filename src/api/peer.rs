@@ -132,10 +132,11 @@ impl v1::peer_server::Peer for Peer {
         request: Request<v1::TransferLeaderRequest>,
     ) -> Result<Response<v1::TransferLeaderReply>, Status> {
         self.check(&request)?;
-        if self.cluster.stopping() {
+        let request = request.into_inner();
+        // The others are told as well: they may vote for the next leader at once.
+        if self.cluster.stopping() && request.to_node_id == self.cluster.peers().me().node_id {
             return Ok(Response::new(v1::TransferLeaderReply { refused: "this node stops".to_owned() }));
         }
-        let request = request.into_inner();
         self.group(request.partition)?.peer_transfer(request).await.map(Response::new).map_err(refused)
     }
 
@@ -180,3 +181,6 @@ impl v1::peer_server::Peer for Peer {
         Ok(Response::new(self.cluster.join_for(request.into_inner()).await))
     }
 }
+
+#[cfg(test)]
+mod tests;

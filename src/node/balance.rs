@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::clock::{self, Monotonic};
 use crate::ids::PartitionId;
+use crate::node::watch;
 use crate::raft::{Group, NodeId};
 use crate::router::cluster::Cluster;
 use crate::router::rules::View;
@@ -101,8 +102,16 @@ pub(super) async fn hand_over(cluster: &Cluster) {
     let all = moving.len();
     let mut moved = 0_usize;
     let waited = timeout(HANDOVER, async {
-        while let Some(done) = moving.join_next().await {
-            moved = moved.saturating_add(usize::from(done.unwrap_or_default()));
+        let mut look = tokio::time::interval(PERIOD);
+        loop {
+            tokio::select! {
+                done = moving.join_next() => match done {
+                    None => return,
+                    Some(done) => moved = moved.saturating_add(usize::from(done.unwrap_or_default())),
+                },
+                // The whole region is being stopped: nobody is there to hand over to.
+                _ = look.tick() => if watch::all_others_stop(cluster).await { return },
+            }
         }
     });
     let in_time = waited.await.is_ok();

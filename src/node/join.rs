@@ -12,8 +12,9 @@ use crate::node::NodeError;
 use crate::node::bootstrap::misfit;
 use crate::node::settings::Join;
 use crate::peers::{self, Peers};
-use crate::raft::Address;
+use crate::raft::{Address, NodeId};
 use crate::router::cluster::Cluster;
+use crate::router::rules::lost_disk;
 use crate::wire::v1::{Facts, HelloReply, HelloRequest, JoinRequest, Node};
 
 /// How often it is asked again.
@@ -25,16 +26,20 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often it is told that nobody takes the node in.
 const NOTICE_PERIOD: Duration = Duration::from_secs(5);
 
-/// What must be equal everywhere, as the members that `join` names have it. Asks until one of them answers.
+/// What must be equal everywhere, as the members that `join` names have it, for a node without a data directory. Asks until
+/// one of them answers.
 ///
 /// # Errors
-/// When it is not what was expected.
-pub(super) async fn learn(join: &Join) -> Result<Facts, NodeError> {
+/// When it is not what was expected, or the node's number is another's.
+pub(super) async fn learn(join: &Join, node_id: NodeId) -> Result<Facts, NodeError> {
     let stranger = Peers::new(Node::default(), Facts::default());
     let mut noticed = None;
     loop {
         for address in &join.addresses {
             match hello(&stranger, address).await {
+                Ok(reply) if reply.members.iter().any(|member| member.node_id == node_id) => {
+                    return Err(NodeError::Refused(lost_disk(node_id)));
+                }
                 Ok(HelloReply { facts: Some(facts), made: true, .. }) => return expected(join, facts, address),
                 Ok(_) => notice(&mut noticed, address, "it is in no cluster yet"),
                 Err(why) => notice(&mut noticed, address, &why),
@@ -59,18 +64,17 @@ fn expected(join: &Join, theirs: Facts, address: &str) -> Result<Facts, NodeErro
     }
 }
 
-/// Has the node taken in by every group, for a node that is new. Ends when it is a member of all. Returns why it never
-/// will be.
+/// Has the node taken in by every group. Ends when it is a member of all. Returns why it never will be.
 pub(super) async fn enter(cluster: Arc<Cluster>, addresses: Vec<String>) -> Option<String> {
     let mut noticed = None;
     loop {
+        if is_member(&cluster) {
+            return None;
+        }
         for address in &addresses {
             match ask(&cluster, address).await {
                 Asked::Done => {
-                    tracing::info!(
-                        member = address,
-                        "taken in as a learner: `holdfast ctl members promote` makes it a voter"
-                    );
+                    tracing::info!(member = address, "a member of every partition: `holdfast ctl members` shows whether it votes");
                     return None;
                 }
                 Asked::Never(why) => return Some(why),
@@ -79,6 +83,12 @@ pub(super) async fn enter(cluster: Arc<Cluster>, addresses: Vec<String>) -> Opti
         }
         tokio::time::sleep(ASK_PERIOD).await;
     }
+}
+
+/// Whether every group has this node as a member, as far as it knows.
+fn is_member(cluster: &Cluster) -> bool {
+    let me = cluster.peers().me().node_id;
+    cluster.region().is_some_and(|region| region.groups().all(|group| group.members().nodes.contains_key(&me)))
 }
 
 /// Has the members told where this node is now, if that is not what its groups say. Ends when they do.

@@ -190,7 +190,7 @@ impl Node {
         }
     }
 
-    /// Stops in order: the groups go to other nodes; no new requests, those in flight end; then upkeep, groups, peers, the
+    /// Stops in order: the groups go to other nodes; no new requests, those in flight end; then upkeep, peers, groups, the
     /// log thread; last the store is flushed, so that the next start has nothing to recover.
     pub async fn shutdown(mut self) {
         self.cluster.stop();
@@ -199,10 +199,11 @@ impl Node {
         let _ = self.stop_api.send(true);
         while self.api.join_next().await.is_some() {}
         self.tasks.shutdown().await;
-        let broken = self.region.stopped().is_some();
-        self.region.shutdown().await;
+        // Before the groups: what a peer sends to one that has stopped is a failure there.
         let _ = self.stop_peers.send(true);
         while self.peer_service.join_next().await.is_some() {}
+        let broken = self.region.stopped().is_some();
+        self.region.shutdown().await;
         drop(self.region);
         let (log, store, partitions) = (self.log, self.store, self.partitions);
         let closed = tokio::task::spawn_blocking(move || {
@@ -227,7 +228,7 @@ impl Begun {
         };
         let found = store::peek(&settings.data_dir)?;
         let learned = match (&settings.origin, &found) {
-            (Origin::Join(join), None) => Some(join::learn(join).await?),
+            (Origin::Join(join), None) => Some(join::learn(join, settings.node_id).await?),
             (Origin::Join(_), Some(_)) | (Origin::Alone(_) | Origin::Region(_), _) => None,
         };
         let asked = identity::asked(settings, found.as_ref(), learned.as_ref())?;
@@ -314,7 +315,9 @@ fn follow(
 ) -> signal::Receiver<Option<String>> {
     let (refuse, refused) = signal::channel(None);
     tasks.spawn(balance::spread(Arc::clone(cluster)));
-    tasks.spawn(join::announce(Arc::clone(cluster)));
+    if settings.peer_listen.is_some() {
+        tasks.spawn(join::announce(Arc::clone(cluster)));
+    }
     let (known, tell) = (Arc::clone(cluster), refuse.clone());
     tasks.spawn(async move {
         tell.send_replace(Some(watch::members(known).await));

@@ -28,17 +28,12 @@ pub(super) async fn members(cluster: Arc<Cluster>) -> String {
     let mut without_us = 0_u32;
     loop {
         tokio::time::sleep(PERIOD).await;
-        let memberships: Vec<Membership> = match cluster.region() {
-            Some(region) => region.groups().map(Group::members).collect(),
-            None => Vec::new(),
-        };
         let me = cluster.peers().me().node_id;
-        let others: BTreeSet<NodeId> =
-            memberships.iter().flat_map(|members| members.nodes.keys().copied()).filter(|id| *id != me).collect();
+        let memberships = memberships(&cluster);
+        let others = others(me, &memberships);
         let hellos = ask(&cluster, &others).await;
         for (node_id, hello) in hellos.iter().filter(|(id, _)| !met.contains(id)) {
-            if let Some((what, here, there)) = misfit(cluster.peers().facts(), &hello.facts.clone().unwrap_or_default())
-            {
+            if let Some((what, here, there)) = misfit(cluster.peers().facts(), &hello.facts.clone().unwrap_or_default()) {
                 let peer = cluster.peers().node(*node_id).unwrap_or_default().peer;
                 return NodeError::Misfit { what, here, there, peer }.to_string();
             }
@@ -54,9 +49,7 @@ pub(super) async fn members(cluster: Arc<Cluster>) -> String {
         silent = now;
         without_us = if removed(me, &memberships, &hellos) { without_us.saturating_add(1) } else { 0 };
         if without_us >= ROUNDS {
-            return format!(
-                "node {me} is a member of the region no more: stop it for good, and delete its data directory"
-            );
+            return format!("node {me} is a member of the region no more: stop it for good, and delete its data directory");
         }
     }
 }
@@ -70,6 +63,23 @@ fn removed(me: NodeId, memberships: &[Membership], hellos: &BTreeMap<NodeId, Hel
     };
     let knows_itself = memberships.iter().any(|members| members.nodes.contains_key(&me));
     knows_itself && (0..memberships.len()).all(excludes)
+}
+
+/// Whether no other member takes a group over: each stops, or does not answer.
+pub(super) async fn all_others_stop(cluster: &Cluster) -> bool {
+    let others = others(cluster.peers().me().node_id, &memberships(cluster));
+    ask(cluster, &others).await.values().all(|hello| hello.stopping)
+}
+
+fn memberships(cluster: &Cluster) -> Vec<Membership> {
+    match cluster.region() {
+        Some(region) => region.groups().map(Group::members).collect(),
+        None => Vec::new(),
+    }
+}
+
+fn others(me: NodeId, memberships: &[Membership]) -> BTreeSet<NodeId> {
+    memberships.iter().flat_map(|members| members.nodes.keys().copied()).filter(|id| *id != me).collect()
 }
 
 async fn ask(cluster: &Cluster, others: &BTreeSet<NodeId>) -> BTreeMap<NodeId, HelloReply> {

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use openraft::Raft;
 use openraft::errors::{ClientWriteError, RaftError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::codec::batch::{Batch, Operation};
 use crate::limits;
 use crate::peers::Peers;
 use crate::raft::ProposeError;
+use crate::raft::group::Leadership;
 use crate::raft::state_machine::Machine;
-use crate::raft::types::{LoggedBatch, OperationReply, Types};
+use crate::raft::types::{LoggedBatch, NodeId, OperationReply, Types};
 
 /// What a proposer gets.
 type Outcome = Result<OperationReply, ProposeError>;
@@ -37,10 +38,14 @@ pub(super) struct Batcher {
 
 impl Batcher {
     /// A batcher and the task that serves it, which ends when every clone is gone.
-    pub(super) fn new(raft: Raft<Types, Machine>, peers: Arc<Peers>) -> (Self, impl Future<Output = ()> + Send) {
+    pub(super) fn new(
+        raft: Raft<Types, Machine>,
+        peers: Arc<Peers>,
+        leadership: watch::Receiver<Leadership>,
+    ) -> (Self, impl Future<Output = ()> + Send) {
         let (queue, waiting) = mpsc::channel(limits::MAX_QUEUED_OPERATIONS);
         let room = Arc::new(Semaphore::new(limits::MAX_QUEUED_BYTES));
-        (Self { queue, room }, serve(raft, peers, waiting))
+        (Self { queue, room }, serve(raft, peers, waiting, leadership))
     }
 
     /// Proposes an operation and waits for what comes of it.
@@ -57,13 +62,16 @@ impl Batcher {
     }
 }
 
-async fn serve(raft: Raft<Types, Machine>, peers: Arc<Peers>, mut waiting: mpsc::Receiver<Waiting>) {
+async fn serve(
+    raft: Raft<Types, Machine>,
+    peers: Arc<Peers>,
+    mut waiting: mpsc::Receiver<Waiting>,
+    mut leadership: watch::Receiver<Leadership>,
+) {
     let flights = Arc::new(Semaphore::new(limits::MAX_BATCHES_IN_FLIGHT));
     let mut tasks = JoinSet::new();
     let mut carried: Option<Waiting> = None;
     loop {
-        let Ok(flight) = Arc::clone(&flights).acquire_owned().await else { return };
-        while tasks.try_join_next().is_some() {}
         let first = match carried.take() {
             Some(first) => first,
             None => match waiting.recv().await {
@@ -71,6 +79,17 @@ async fn serve(raft: Raft<Types, Machine>, peers: Arc<Peers>, mut waiting: mpsc:
                 None => break,
             },
         };
+        let flight = tokio::select! {
+            biased;
+            flight = Arc::clone(&flights).acquire_owned() => flight,
+            leader = deposed(&mut leadership) => {
+                // What flies may stay in the air until the new leader is heard of: nobody has to wait behind it.
+                refuse(first, &mut waiting, leader);
+                continue;
+            }
+        };
+        let Ok(flight) = flight else { return };
+        while tasks.try_join_next().is_some() {}
         let mut bytes = first.weight;
         let alone = first.operation.is_sweep();
         let mut gathered = vec![first];
@@ -90,6 +109,26 @@ async fn serve(raft: Raft<Types, Machine>, peers: Arc<Peers>, mut waiting: mpsc:
         });
     }
     while tasks.join_next().await.is_some() {}
+}
+
+/// Waits until this node does not lead. Returns who does, if that is known.
+async fn deposed(leadership: &mut watch::Receiver<Leadership>) -> Option<NodeId> {
+    match leadership.wait_for(|now| !now.leads).await {
+        Ok(now) => now.leader,
+        // Nobody tells any more: the group stops.
+        Err(_) => None,
+    }
+}
+
+/// Refuses what waits: none of it was proposed.
+fn refuse(first: Waiting, waiting: &mut mpsc::Receiver<Waiting>, leader: Option<NodeId>) {
+    let mut next = Some(first);
+    while let Some(Waiting { reply, room, .. }) = next {
+        drop(room);
+        // Whoever asked may have gone.
+        let _ = reply.send(Err(ProposeError::NotLeader { leader }));
+        next = waiting.try_recv().ok();
+    }
 }
 
 async fn write(raft: &Raft<Types, Machine>, peers: &Peers, gathered: Vec<Waiting>) {

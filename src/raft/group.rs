@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Config, Raft, RaftMetrics, SnapshotPolicy};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::codec::batch::Operation;
@@ -30,6 +30,19 @@ use crate::time::LogTime;
 
 /// Log entries that openraft leaves when a snapshot was taken: all, since `purge` counts what is to stay by its bytes.
 const KEPT_ENTRIES: u64 = u64::MAX;
+
+/// How often a leader says that it is there, in milliseconds. A follower that was heard of within this time is not asked.
+const HEARTBEAT_MS: u64 = 250;
+/// How long a follower waits before it stands for election, in milliseconds: at least, and at most. It starts to wait when
+/// the leader's lease has run out, which is the longer of the two after it was last heard of: a leader that dies is followed
+/// by another after 2 to 2.4 seconds, and four heartbeats may be late before anybody takes one for dead.
+const ELECTION_MS: (u64, u64) = (800, 1_200);
+/// Log entries in one message to a follower, however small: what their bytes allow is usually less.
+const MESSAGE_ENTRIES: u64 = 1_000;
+/// How long a snapshot may take to be sent and installed, in milliseconds.
+const SNAPSHOT_MS: u64 = 30 * 60_000;
+/// How long a peer that is not reached is left alone: a node that starts again is missed for half a second at the most.
+const BACKOFF: &str = "50ms 100ms 200ms ...500ms";
 
 /// What a group needs to know.
 #[derive(Clone, Debug)]
@@ -80,6 +93,7 @@ pub struct Group {
     pub(super) exports: Arc<Exports>,
     receiving: Arc<Semaphore>,
     stopped: Arc<OnceLock<String>>,
+    stops: Arc<Notify>,
     log: GroupLog,
     reads: Reads,
     pub(super) leadership: watch::Receiver<Leadership>,
@@ -105,6 +119,23 @@ fn broken(error: impl std::fmt::Display) -> StoreError {
     StoreError::Disk(error.to_string())
 }
 
+fn config(partition: PartitionId, settings: &GroupSettings) -> Config {
+    Config {
+        cluster_name: format!("{}/{partition}", settings.cluster_id),
+        heartbeat_interval: HEARTBEAT_MS,
+        heartbeat_min_interval: Some(HEARTBEAT_MS),
+        election_timeout_min: ELECTION_MS.0,
+        election_timeout_max: ELECTION_MS.1,
+        max_payload_entries: MESSAGE_ENTRIES,
+        install_snapshot_timeout: SNAPSHOT_MS,
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        backoff: BACKOFF.to_owned(),
+        enable_pre_vote: Some(true),
+        ..Config::default()
+    }
+}
+
 impl Group {
     /// Starts the group over what it has on the disk. It does not wait for a leader: see [`Group::leadership`]. `tasks` owns
     /// what runs on.
@@ -126,27 +157,19 @@ impl Group {
         let view = machine.view();
         let swept = machine.swept();
         let exports = machine.exports();
-        let config = Config {
-            cluster_name: format!("{}/{partition}", settings.cluster_id),
-            heartbeat_interval: 250,
-            election_timeout_min: 1_000,
-            election_timeout_max: 2_000,
-            snapshot_policy: SnapshotPolicy::Never,
-            max_in_snapshot_log_to_keep: KEPT_ENTRIES,
-            enable_pre_vote: Some(true),
-            ..Config::default()
-        };
-        let config = Arc::new(config.validate().map_err(broken)?);
+        let config = Arc::new(config(partition, settings).validate().map_err(broken)?);
         let network = Network::new(partition, Arc::clone(&peers));
         let raft = Raft::new(settings.node_id, config, network, log.clone(), machine).await.map_err(broken)?;
         exports.start();
-        let (batcher, serve) = Batcher::new(raft.clone(), Arc::clone(&peers));
+        let (tell_leader, leadership) = watch::channel(Leadership::default());
+        let (batcher, serve) = Batcher::new(raft.clone(), Arc::clone(&peers), leadership.clone());
         tasks.spawn(serve);
         let (reads, serve) = Reads::new(raft.clone());
         tasks.spawn(serve);
-        let (tell_leader, leadership) = watch::channel(Leadership::default());
         let (tell_members, membership) = watch::channel(Membership::default());
         tasks.spawn(members::follow(raft.clone(), peers, tell_leader, tell_members));
+        let stops: Arc<Notify> = Arc::default();
+        tasks.spawn(resign(raft.clone(), Arc::clone(&stops)));
         let group = Self {
             partition,
             raft,
@@ -159,6 +182,7 @@ impl Group {
             exports,
             receiving: Arc::new(Semaphore::new(1)),
             stopped: Arc::default(),
+            stops,
             log,
             reads,
             leadership,
@@ -185,12 +209,16 @@ impl Group {
     /// # Errors
     /// When this node does not lead, or no majority answers. Nothing was done.
     pub async fn confirm_read(&self) -> Result<(), ProposeError> {
-        // Nobody else can lead a group of one, and what it answered it had applied.
-        let alone = {
-            let members = self.membership.borrow();
-            members.voters.len() == 1 && !members.changing && self.leader().leads
-        };
-        if alone { Ok(()) } else { self.reads.confirm().await }
+        if self.is_alone() { Ok(()) } else { self.reads.confirm().await }
+    }
+
+    /// Whether nobody else can lead the group, and what was answered is applied: what this leader answered it had applied,
+    /// and what was answered before it led stands before its own first entry.
+    fn is_alone(&self) -> bool {
+        let members = self.membership.borrow();
+        let now = self.leader();
+        let is_own = |id: &pb::LogId| id.term == now.term;
+        members.voters.len() == 1 && !members.changing && now.leads && self.state().applied.as_ref().is_some_and(is_own)
     }
 
     /// How far the log is applied here.
@@ -289,10 +317,12 @@ impl Group {
         self.stopped.get().map(String::as_str)
     }
 
-    /// Stops serving for good. The first reason stays.
+    /// Stops serving for good, and takes no more part in consensus: a leader that does not serve would keep others from
+    /// leading. The first reason stays.
     pub fn stop_serving(&self, reason: &str) {
         if self.stopped.set(reason.to_owned()).is_ok() {
             tracing::error!(partition = %self.partition, reason, "the partition stops serving");
+            self.stops.notify_one();
         }
     }
 
@@ -380,6 +410,13 @@ impl Group {
             tracing::warn!(partition = %self.partition, %error, "a group did not shut down cleanly");
         }
     }
+}
+
+/// Ends the part that a group takes in consensus once it has stopped serving.
+async fn resign(raft: Raft<Types, Machine>, stops: Arc<Notify>) {
+    stops.notified().await;
+    // What consensus ended with was told to whoever waited for it.
+    let _ended = raft.shutdown().await;
 }
 
 /// The state is flushed only after its entries were synced: a log that ends before it has lost entries. The log is purged

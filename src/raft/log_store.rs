@@ -40,6 +40,8 @@ struct Tail {
     applied: u64,
     vote: Option<Vote>,
     purged: Option<EntryId>,
+    /// The first index that the log has, or may have.
+    first: u64,
     last: Option<EntryId>,
     /// How often entries were cut off at either end. What was read from the disk meanwhile may not fit what is in memory.
     cuts: u64,
@@ -47,11 +49,6 @@ struct Tail {
 }
 
 impl Tail {
-    /// The first index that the log has, or would have.
-    fn first(&self) -> u64 {
-        self.purged.map_or(0, |id| id.index.saturating_add(1))
-    }
-
     /// The index behind the log's last.
     fn end(&self) -> u64 {
         self.last.map_or(0, |id| id.index.saturating_add(1))
@@ -120,9 +117,10 @@ impl GroupLog {
         // Entries that a snapshot covers may have been written once more while it was installed: the purge behind it, which
         // would have removed them, did not come.
         let last = last.filter(|last| purged.is_none_or(|purged: EntryId| purged.index < last.index)).or(purged);
-        let mut tail = Tail { vote, purged, last, ..Tail::default() };
+        let first = purged.map_or(0, |id| id.index.saturating_add(1));
+        let mut tail = Tail { vote, purged, first, last, ..Tail::default() };
         tail.durable = tail.end();
-        tail.size = LogBytes::of(tail.first(), tail.end(), family.bytes(partition));
+        tail.size = LogBytes::of(first, tail.end(), family.bytes(partition));
         Ok(Self { partition, log, tail: Arc::new(Mutex::new(tail)) })
     }
 
@@ -181,7 +179,7 @@ impl GroupLog {
     /// Looks at the part of a range that the log has.
     fn glance(&self, start: u64, end: u64) -> Glance {
         let tail = self.tail();
-        let (start, end) = (start.max(tail.first()), end.min(tail.end()));
+        let (start, end) = (start.max(tail.first), end.min(tail.end()));
         let in_memory = tail.in_memory().min(end);
         let skipped = usize::try_from(start.saturating_sub(in_memory)).unwrap_or(usize::MAX);
         let from_memory = tail.entries.iter().skip(skipped).take_while(|(entry, _)| entry.log_id.index < end);
@@ -265,7 +263,7 @@ impl RaftLogReader<Types> for GroupLog {
     /// not lead any more.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
         let entries = self.read(start, end, READ_BYTES)?;
-        let first = self.tail().first();
+        let first = self.tail().first;
         if start < first && start < end {
             let text = format!("entry {start} was purged, the log starts at {first}: who needs it needs a snapshot");
             return Err(io::Error::other(text));
@@ -303,6 +301,9 @@ impl RaftLogStorage<Types> for GroupLog {
             let mut tail = self.tail();
             for entry in entries {
                 let (id, bytes) = (entry.log_id, entry_to(&entry));
+                if tail.last == tail.purged {
+                    tail.first = id.index;
+                }
                 tail.bytes = tail.bytes.saturating_add(bytes.len());
                 tail.size.add(id.index, bytes.len());
                 tail.last = Some(id);
@@ -339,6 +340,7 @@ impl RaftLogStorage<Types> for GroupLog {
         let (end, cuts) = {
             let mut tail = self.tail();
             tail.purged = Some(log_id);
+            tail.first = log_id.index.saturating_add(1);
             if log_id.index >= tail.end() {
                 tail.last = Some(log_id);
             }

@@ -114,8 +114,18 @@ impl Group {
     }
 
     async fn change(&self, change: ChangeMembers<NodeId, Address>, retain: bool) -> Result<(), ProposeError> {
+        let now = self.leader();
+        if !now.leads {
+            return Err(ProposeError::NotLeader { leader: now.leader });
+        }
         match tokio::time::timeout(CHANGE_TIMEOUT, self.raft.change_membership(change, retain)).await {
-            Ok(changed) => changed.map(|_| ()).map_err(refused),
+            Ok(changed) => changed.map(|_| ()).map_err(|error| match refused(error) {
+                // A change of voters takes two entries, and the first may be in the log.
+                ProposeError::NotLeader { .. } => {
+                    ProposeError::Indefinite("the lead was lost while the members were changed".to_owned())
+                }
+                error @ (ProposeError::Overloaded | ProposeError::Definite(_) | ProposeError::Indefinite(_)) => error,
+            }),
             Err(_) => Err(ProposeError::Indefinite("the change of members was not committed in time".to_owned())),
         }
     }
@@ -179,10 +189,11 @@ impl Group {
         self.change(ChangeMembers::RemoveNodes(BTreeSet::from([node_id])), false).await
     }
 
-    /// Hands the group over to another voter, and waits until it leads.
+    /// Hands the group over to another voter, and waits until it leads. Nothing is proposed here from now on, whether or not
+    /// the other one takes over; if it does not, there is an election.
     ///
     /// # Errors
-    /// When this node does not lead, or the other one leads not in time: then whoever leads goes on.
+    /// When this node does not lead, or the other one does not vote; or it leads not in time, and may yet.
     pub async fn transfer_to(&self, node_id: NodeId) -> Result<(), ProposeError> {
         let now = self.leader();
         if now.leader == Some(node_id) {
@@ -191,17 +202,17 @@ impl Group {
         if !now.leads {
             return Err(ProposeError::NotLeader { leader: now.leader });
         }
-        self.raft
-            .trigger()
-            .transfer_leader(node_id)
-            .await
-            .map_err(|fatal| ProposeError::Definite(fatal.to_string()))?;
+        if !self.members().voters.contains(&node_id) {
+            return Err(ProposeError::Definite(format!("node {node_id} is no voter of the partition")));
+        }
+        let handed = self.raft.trigger().transfer_leader(node_id).await;
+        handed.map_err(|fatal| ProposeError::Definite(fatal.to_string()))?;
         let mut leadership = self.leadership();
         let led = leadership.wait_for(|now| now.leader == Some(node_id));
         match tokio::time::timeout(TRANSFER_TIMEOUT, led).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) | Err(_) => {
-                Err(ProposeError::Definite(format!("node {node_id} did not take the partition over in time")))
+                Err(ProposeError::Indefinite(format!("node {node_id} did not take the partition over in time")))
             }
         }
     }

@@ -1,13 +1,15 @@
 //! Consensus: the only user of openraft. One [`Group`] a partition; all groups of a node share one log thread.
 //!
 //! The way of a command: [`Group::propose`] → `batcher` (what waits while the last write syncs goes together) → openraft →
-//! `log_store` (memory at once, disk by `log_thread`) → `state_machine` (decides, writes one batch) → the reply.
+//! `log_store` (memory at once, disk by `log_thread`) → `state_machine` (decides, writes one batch) → the reply. To the other
+//! nodes: `network` → `pipeline` → the wire → `peer` → openraft there.
 //!
 //! Deliberately absent: the meaning of a command (`reservation`), and the time that leases take (`region`).
 
 mod batcher;
 mod exports;
 mod group;
+mod heartbeat;
 mod log_store;
 mod log_thread;
 mod members;

@@ -11,8 +11,8 @@ use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption};
 use openraft::raft::{
-    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderError, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, SnapshotResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
 };
 use openraft::storage::Snapshot;
 use openraft::{RPCTypes, RaftNetworkFactory};
@@ -23,8 +23,9 @@ use tonic::{Code, Status};
 use crate::ids::PartitionId;
 use crate::limits;
 use crate::peers::{Client, Peers};
+use crate::raft::heartbeat::{Heartbeats, Open};
 use crate::raft::members::node;
-use crate::raft::pipeline::{Pipeline, Target, request};
+use crate::raft::pipeline::{Answer, Pipeline, Target, request};
 use crate::raft::snapshot;
 use crate::raft::state_machine::SnapshotData;
 use crate::raft::types::{Address, Leader, NodeId, Types, Vote, entry_id_from, entry_id_to, vote_message, vote_of};
@@ -47,12 +48,21 @@ impl RaftNetworkFactory<Types> for Network {
 
     async fn new_client(&mut self, target: NodeId, at: &Address) -> Peer {
         self.peers.know(&node(target, at));
-        Peer(Target { partition: self.partition, peers: Arc::clone(&self.peers), node_id: target })
+        let target = Target { partition: self.partition, peers: Arc::clone(&self.peers), node_id: target };
+        Peer { target, heartbeats: None }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, at: &Address) -> Peer {
+        Peer { heartbeats: Some(Heartbeats::default()), ..self.new_client(target, at).await }
     }
 }
 
 /// The same group on another node.
-pub(super) struct Peer(Target);
+pub(super) struct Peer {
+    target: Target,
+    /// Of a client that is for heartbeats only.
+    heartbeats: Option<Heartbeats>,
+}
 
 /// What failed, as openraft has to take it: a call that was lost on its way may be made again at once; a peer that is not
 /// there, or refuses, is left alone for a while.
@@ -77,11 +87,6 @@ pub(super) fn failed(status: &Status) -> RPCError<Types> {
 }
 
 impl Peer {
-    fn client(&self) -> Result<Client, RPCError<Types>> {
-        let unknown = || Unreachable::from_string(format!("node {} has no address", self.0.node_id));
-        self.0.peers.client(self.0.node_id).ok_or_else(|| RPCError::Unreachable(unknown()))
-    }
-
     /// Waits for a call's answer, as long as openraft does.
     async fn call<A>(
         &self,
@@ -95,8 +100,8 @@ impl Peer {
             Ok(Err(status)) => Err(failed(&status)),
             Err(_) => Err(RPCError::Timeout(Timeout {
                 action,
-                id: self.0.peers.me().node_id,
-                target: self.0.node_id,
+                id: self.target.peers.me().node_id,
+                target: self.target.node_id,
                 timeout: limit,
             })),
         }
@@ -109,43 +114,49 @@ impl Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let message = v1::VoteRequest {
-            partition: u32::from(self.0.partition.0),
+            partition: u32::from(self.target.partition.0),
             vote: Some(vote_message(&asked.vote)),
             last: asked.last_log_id.as_ref().map(entry_id_to),
             pre_vote,
             leadership_transfer: asked.leadership_transfer,
         };
-        let mut client = self.client()?;
+        let mut client = client(&self.target)?;
         let reply = self.call(RPCTypes::Vote, &option, client.vote(message)).await?;
         let Some(vote) = &reply.vote else {
             return Err(failed(&Status::internal("an answer without a vote")));
         };
         Ok(VoteResponse::new(vote_of(vote), reply.last.as_ref().map(entry_id_from), reply.granted))
     }
+}
 
-    /// Starts a stream of entries with the first request of `input`, and returns the stream of answers.
-    async fn append<S>(
-        &self,
-        mut input: S,
-    ) -> Result<BoxStream<'static, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>
-    where
-        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
-    {
-        let Some(first) = input.next().await else { return Ok(Box::pin(stream::empty())) };
-        let first = request(self.0.partition, &first);
-        let (requests, mut queued) = mpsc::channel(limits::MAX_APPENDS_IN_FLIGHT);
-        // There is room: the queue is new.
-        let _sent = requests.try_send(first.clone());
-        let mut client = self.client()?;
-        let call = client.append(stream::poll_fn(move |context| queued.poll_recv(context)));
-        let limit = Duration::from_millis(limits::APPEND_STALL_MS);
-        let replies = match timeout(limit, call).await {
-            Ok(Ok(replies)) => replies.into_inner(),
-            Ok(Err(status)) => return Err(failed(&status)),
-            Err(_) => return Err(failed(&Status::deadline_exceeded("the peer does not take the stream of entries"))),
-        };
-        Ok(Box::pin(Pipeline::new(self.0.clone(), input, requests, &first, replies).answers()))
+fn client(target: &Target) -> Result<Client, RPCError<Types>> {
+    let unknown = || Unreachable::from_string(format!("node {} has no address", target.node_id));
+    target.peers.client(target.node_id).ok_or_else(|| RPCError::Unreachable(unknown()))
+}
+
+/// Opens a stream for entries, with a first request on it.
+pub(super) async fn open(target: &Target, first: v1::AppendRequest) -> Result<Open, RPCError<Types>> {
+    let (requests, mut queued) = mpsc::channel(limits::MAX_APPENDS_IN_FLIGHT);
+    // There is room: the queue is new.
+    let _sent = requests.try_send(first);
+    let mut client = client(target)?;
+    let call = client.append(stream::poll_fn(move |context| queued.poll_recv(context)));
+    match timeout(Duration::from_millis(limits::APPEND_STALL_MS), call).await {
+        Ok(Ok(replies)) => Ok(Open { requests, replies: replies.into_inner() }),
+        Ok(Err(status)) => Err(failed(&status)),
+        Err(_) => Err(failed(&Status::deadline_exceeded("the peer does not take the stream of entries"))),
     }
+}
+
+/// Starts a stream of entries with the first request of `input`, and returns the stream of answers.
+async fn append<S>(target: &Target, mut input: S) -> Result<BoxStream<'static, Answer>, RPCError<Types>>
+where
+    S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+{
+    let Some(first) = input.next().await else { return Ok(Box::pin(stream::empty())) };
+    let first = request(target.partition, &first);
+    let Open { requests, replies } = open(target, first.clone()).await?;
+    Ok(Box::pin(Pipeline::new(target.clone(), input, requests, &first, replies).answers()))
 }
 
 impl NetStreamAppend<Types> for Peer {
@@ -155,11 +166,19 @@ impl NetStreamAppend<Types> for Peer {
         &'s mut self,
         input: S,
         _option: RPCOption,
-    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>>
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Answer>, RPCError<Types>>>
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
     {
-        Box::pin(async move { Ok(self.append(input).await? as BoxStream<'s, _>) })
+        Box::pin(async move {
+            let answers: BoxStream<'s, Answer> = match &mut self.heartbeats {
+                Some(heartbeats) => {
+                    Box::pin(stream::once(heartbeats.beat(&self.target, input)).filter_map(std::future::ready))
+                }
+                None => append(&self.target, input).await?,
+            };
+            Ok(answers)
+        })
     }
 }
 
@@ -188,17 +207,17 @@ impl NetTransferLeader<Types> for Peer {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
         let message = v1::TransferLeaderRequest {
-            partition: u32::from(self.0.partition.0),
+            partition: u32::from(self.target.partition.0),
             from_leader: Some(vote_message(request.from_leader())),
             to_node_id: *request.to_node_id(),
             last: request.last_log_id().map(entry_id_to),
         };
-        let mut client = self.client()?;
+        let mut client = client(&self.target)?;
         let reply = self.call(RPCTypes::TransferLeader, &option, client.transfer_leader(message)).await?;
         if reply.refused.is_empty() {
             return Ok(Ok(()));
         }
-        tracing::warn!(node_id = self.0.node_id, reason = reply.refused, "a peer does not take the lead");
+        tracing::warn!(node_id = self.target.node_id, reason = reply.refused, "a peer does not take the lead");
         let expected = request.last_log_id().copied();
         Ok(Err(TransferLeaderError::LogNotFlushed { expected, actual: None }))
     }
@@ -214,7 +233,8 @@ impl NetSnapshot<Types> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        snapshot::send(&self.0.peers, self.0.node_id, self.0.partition, vote, snapshot, cancel).await
+        let Target { peers, node_id, partition } = &self.target;
+        snapshot::send(peers, *node_id, *partition, vote, snapshot, cancel).await
     }
 }
 

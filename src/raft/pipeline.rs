@@ -50,6 +50,17 @@ pub(super) fn request(partition: PartitionId, request: &AppendEntriesRequest<Typ
     }
 }
 
+/// What a reply says, which is also a sign of life.
+pub(super) fn answer(target: &Target, reply: &AppendReply) -> Answer {
+    target.peers.heard(target.node_id, reply.clock_unix_ms);
+    match &reply.outcome {
+        Some(Outcome::Flushed(flushed)) => Ok(Ok(flushed.last.as_ref().map(entry_id_from))),
+        Some(Outcome::Conflict(at)) => Ok(Err(StreamAppendError::Conflict(entry_id_from(at)))),
+        Some(Outcome::HigherVote(vote)) => Ok(Err(StreamAppendError::HigherVote(vote_of(vote)))),
+        None => Err(failed(&Status::internal("an answer without an outcome"))),
+    }
+}
+
 /// Bytes that the receiver has to keep.
 fn weight(request: &AppendRequest) -> usize {
     request.entries.iter().map(bytes::Bytes::len).sum()
@@ -163,13 +174,7 @@ where
         };
         self.bytes_in_flight = self.bytes_in_flight.saturating_sub(bytes);
         self.silent_steps = 0;
-        self.target.peers.heard(self.target.node_id, reply.clock_unix_ms);
-        Some(match reply.outcome {
-            Some(Outcome::Flushed(flushed)) => Ok(Ok(flushed.last.as_ref().map(entry_id_from))),
-            Some(Outcome::Conflict(at)) => Ok(Err(StreamAppendError::Conflict(entry_id_from(&at)))),
-            Some(Outcome::HigherVote(vote)) => Ok(Err(StreamAppendError::HigherVote(vote_of(&vote)))),
-            None => Err(failed(&Status::internal("an answer without an outcome"))),
-        })
+        Some(answer(&self.target, &reply))
     }
 }
 
@@ -177,3 +182,6 @@ where
 async fn next<S: Stream + Unpin>(stream: &mut Option<S>) -> Option<S::Item> {
     stream.as_mut()?.next().await
 }
+
+#[cfg(test)]
+mod tests;

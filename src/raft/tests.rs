@@ -4,4 +4,6 @@
 mod catch_up;
 pub(super) mod cluster;
 mod failover;
+mod membership;
+mod suite;
 mod wire;

@@ -43,6 +43,12 @@ impl Gate {
         self.served.subscribe()
     }
 
+    /// Ends serving, or begins another term, behind the back of whoever follows leadership.
+    #[cfg(test)]
+    pub(super) fn force(&self, served: Option<u64>) {
+        self.served.send_replace(served);
+    }
+
     /// Follows leadership for as long as the node runs. `open` makes a term ready to be served; `close` ends what belongs to
     /// the term before, and is called after serving has ended.
     pub(super) async fn follow<F: Future<Output = Opened>>(
@@ -121,7 +127,9 @@ mod tests {
                     permits.acquire().await.expect("open").forget();
                     outcome
                 };
-                let close = || drop(count.fetch_add(1, Ordering::SeqCst));
+                let close = || {
+                    count.fetch_add(1, Ordering::SeqCst);
+                };
                 ours.follow(receiver, open, close).await;
             });
             Self { gate, leadership, allowed, closed, _task: task }

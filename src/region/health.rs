@@ -30,14 +30,25 @@ impl Region {
         }
         let leader = partition.group.leader();
         if leader.leads {
-            let served = partition.gate.served().is_some();
-            return (!served).then(|| format!("partition {id}: this node is taking it over"));
+            return self.ailment_of_led(partition).map(|why| format!("partition {id}: {why}"));
         }
         match leader.leader {
             None => Some(format!("partition {id}: no leader is known")),
             Some(node_id) if self.peers.reachable(node_id) => None,
             Some(node_id) => Some(format!("partition {id}: its leader, node {node_id}, was not heard of lately")),
         }
+    }
+
+    fn ailment_of_led(&self, partition: &Partition) -> Option<String> {
+        if partition.gate.served().is_none() {
+            return Some("this node is taking it over".to_owned());
+        }
+        let voters = partition.group.members().voters;
+        let reached = voters.iter().filter(|voter| self.peers.reachable(**voter)).count();
+        let few = reached <= voters.len() / 2;
+        few.then(|| {
+            format!("this node leads it and heard of {reached} of {} voters lately: it commits nothing", voters.len())
+        })
     }
 
     /// The nodes of the region, and who leads what.

@@ -4,6 +4,8 @@
 //! `partition` are the work on one key; `leases` and `wakers` what follows the state machine; `upkeep` what happens unasked.
 
 pub mod calls;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod gate;
 pub mod health;
 mod homes;
@@ -24,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::clock;
+use crate::clock::{self, Monotonic};
 use crate::codec::batch::Operation;
 use crate::ids::{PartitionCount, PartitionId, RegionName};
 use crate::limits;
@@ -206,13 +208,13 @@ impl Region {
         reasons?.first().map(|reason| (*reason).to_owned())
     }
 
-    /// Makes a new cluster key current.
+    /// Makes a new cluster key current, if this node leads the first partition; `until` bounds the wait for that.
     ///
     /// # Errors
     /// When there is no outcome; the failure says whether that is definite.
-    pub async fn rotate_cluster_key(&self) -> Result<u32, Failure> {
+    pub async fn rotate_cluster_key(&self, until: Monotonic) -> Result<u32, Failure> {
         let first = self.partitions.first().ok_or_else(|| unexpected(&"no partition"))?;
-        let _term = first.serves(clock::monotonic()).await?;
+        let _term = first.serves(until).await?;
         self.tokens.follow(&first.group.state().cluster_keys);
         let key_id = self.tokens.current().unwrap_or_default().saturating_add(1);
         let secret = (self.settings.secret)().map_err(|error| unexpected(&error))?;
@@ -221,22 +223,15 @@ impl Region {
         Ok(key_id)
     }
 
-    /// Lets log time follow the clock, in every partition that this node leads. Gives log time of all, as it is here.
+    /// Lets log time of a partition follow this node's clock, if it leads it; `until` bounds the wait for that.
     ///
     /// # Errors
     /// When there is no outcome; the failure says whether that is definite.
-    pub async fn accept_clock(&self) -> Result<Vec<LogTime>, Failure> {
-        let mut accepted = Vec::new();
-        let led = self.partitions.iter().filter(|partition| partition.gate.served().is_some());
-        if led.clone().next().is_none() {
-            let leader = self.partitions.first().and_then(|first| first.group.leader().leader);
-            return Err(Failure::NotLeader { leader });
-        }
-        for partition in led {
-            partition.operate(Operation::AcceptClock { up_to_unix_ms: clock::wall_unix_ms() }).await?;
-        }
-        accepted.extend(self.partitions.iter().map(|one| LogTime::from_unix_ms(one.group.state().log_time_unix_ms)));
-        Ok(accepted)
+    pub async fn accept_clock(&self, partition: PartitionId, until: Monotonic) -> Result<LogTime, Failure> {
+        let partition = self.partitions.get(usize::from(partition.0)).ok_or_else(|| unexpected(&partition))?;
+        let _term = partition.serves(until).await?;
+        partition.operate(Operation::AcceptClock { up_to_unix_ms: clock::wall_unix_ms() }).await?;
+        Ok(LogTime::from_unix_ms(partition.group.state().log_time_unix_ms))
     }
 
     /// Stops every group. What was acknowledged is on the disk already.

@@ -19,6 +19,9 @@ enum NotOpened {
     /// It passes.
     #[error(transparent)]
     Proposing(#[from] ProposeError),
+    /// A new log's time is not known yet: no majority of clocks has been heard.
+    #[error("log time is not known yet: no majority of the voters' clocks has been heard")]
+    NoTime,
     /// There is no randomness for a cluster key.
     #[error("no cluster key could be made: {0}")]
     Secret(std::io::Error),
@@ -43,7 +46,7 @@ impl Region {
                         partition.group.stop_serving(&error.to_string());
                         Opened::Never
                     }
-                    Err(error @ (NotOpened::Proposing(_) | NotOpened::Secret(_))) => {
+                    Err(error @ (NotOpened::Proposing(_) | NotOpened::NoTime | NotOpened::Secret(_))) => {
                         tracing::debug!(partition = %partition.id(), term, %error, "a partition is not served yet");
                         if partition.group.stopped().is_some() { Opened::Never } else { Opened::NotYet }
                     }
@@ -55,6 +58,7 @@ impl Region {
 
     async fn open(&self, partition: &Partition, term: u64) -> Result<(), NotOpened> {
         partition.catch_up().await?;
+        partition.know_the_time().await?;
         for home in self.homes.all() {
             if partition.group.open_epoch(home).is_none() {
                 let open = Operation::Open { home: home.clone(), epoch: Epoch::FIRST, incarnation: 1 };
@@ -85,6 +89,14 @@ impl Partition {
             self.group.propose(Operation::Tick).await?;
         }
         Ok(())
+    }
+
+    /// Makes sure that log time has begun. What is completed before would be due for removal as soon as it does.
+    async fn know_the_time(&self) -> Result<(), NotOpened> {
+        if self.group.state().log_time_unix_ms == 0 {
+            self.group.propose(Operation::Tick).await?;
+        }
+        if self.group.state().log_time_unix_ms == 0 { Err(NotOpened::NoTime) } else { Ok(()) }
     }
 
     /// Starts the leases of the grants that were made before this node led.

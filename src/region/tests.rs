@@ -1,1 +1,200 @@
+use std::time::Duration;
 
+use super::calls::{
+    Certainty, CompleteCall, ExtendCall, Failure, GrantCall, Invalid, LookupCall, ReleaseCall, ReserveOutcome,
+};
+use super::fixture::{Fixture, LEADER, completed, envelope, fingerprint, granted, in_ms, key, late, open, reserve};
+use super::partition::{Basis, Partition};
+use crate::clock;
+use crate::codec::pb;
+use crate::ids::{Epoch, Nonce};
+use crate::reservation::record::{Record, State};
+use crate::reservation::reply::Grant;
+
+fn first(fixture: &Fixture) -> &Partition {
+    fixture.region.partitions.first().unwrap()
+}
+
+fn term(fixture: &Fixture) -> u64 {
+    first(fixture).gate.served().unwrap()
+}
+
+fn token(outcome: &ReserveOutcome) -> String {
+    match outcome {
+        ReserveOutcome::Granted(grant) => grant.token.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn indefinite(failure: &Failure) -> bool {
+    matches!(failure, Failure::Unavailable { certainty: Certainty::Indefinite, .. })
+}
+
+/// The grant that a key has, as its decision made it.
+fn grant_of(fixture: &Fixture, name: &str) -> Grant {
+    let record: Record = first(fixture).group.record(&key(name)).unwrap().unwrap();
+    let holding = record.holding().unwrap();
+    Grant {
+        token: holding.token,
+        lease_ms: holding.lease_ms,
+        lease_revision: holding.lease_revision,
+        attempt: 1,
+        checkpoint: None,
+        possible_duplicate: false,
+        repeated: false,
+        fingerprint: fingerprint(7),
+        endpoint: record.endpoint,
+        policy_revision: 0,
+    }
+}
+
+fn basis(fixture: &Fixture, term: u64) -> Basis {
+    Basis { home: fixture.region.homes.all().first().unwrap().clone(), epoch: Epoch::FIRST, term }
+}
+
+#[tokio::test]
+async fn a_node_alone_serves_and_says_how_far_it_is() {
+    let node = Fixture::alone().await;
+    let placed = node.region.reserve(&reserve("a"), late()).await.unwrap();
+    let call = CompleteCall { key: key("a"), token: token(&placed.outcome), envelope: envelope(), retention_ms: None };
+    let told = node.region.complete(&call, late()).await.unwrap();
+    assert!(told.place.position > placed.place.position);
+    assert_eq!(told.place.leader, Some(1));
+    let seen = Some(told.place.position);
+    let replay = node.region.reserve(&super::calls::ReserveCall { seen, ..reserve("a") }, late()).await.unwrap();
+    assert!(matches!(&replay.outcome, ReserveOutcome::Replay(replay) if replay.envelope == envelope()));
+    let found = node.region.lookup(&LookupCall(key("a")), late()).await.unwrap().outcome.unwrap();
+    assert_eq!((found.state, found.envelope), (State::Completed, Some(envelope())));
+    assert_eq!(node.region.unwell(), None);
+}
+
+#[tokio::test]
+async fn a_grant_is_not_answered_in_another_term_than_it_was_proposed_in() {
+    let node = Fixture::alone().await;
+    node.region.reserve(&reserve("a"), late()).await.unwrap();
+    let (partition, grant) = (first(&node), grant_of(&node, "a"));
+    let now = clock::monotonic();
+    let same = partition.confirm(&key("a"), &basis(&node, term(&node)), &grant, now).await;
+    assert!(same.is_ok(), "{same:?}");
+    let earlier = basis(&node, term(&node) - 1);
+    let failure = partition.confirm(&key("a"), &earlier, &grant, now).await.unwrap_err();
+    assert!(indefinite(&failure), "proposed in a term that is over: {failure:?}");
+    let current = basis(&node, term(&node));
+    partition.following.leases.begin(current.term + 1);
+    let failure = partition.confirm(&key("a"), &current, &grant, now).await.unwrap_err();
+    assert!(indefinite(&failure), "its lease is counted in a later term: {failure:?}");
+    partition.gate.force(None);
+    let failure = partition.confirm(&key("a"), &current, &grant, now).await.unwrap_err();
+    assert!(indefinite(&failure), "committed, and this node serves no more: {failure:?}");
+}
+
+#[tokio::test]
+async fn a_follower_never_confirms_a_grant_that_it_has_applied() {
+    let node = Fixture::following(vec![open(), granted("a")]).await;
+    assert_eq!(first(&node).held(), 0, "a follower counts no leases");
+    let failure = first(&node).confirm(&key("a"), &basis(&node, 5), &grant_of(&node, "a"), clock::monotonic()).await;
+    assert!(indefinite(&failure.unwrap_err()));
+}
+
+#[tokio::test]
+async fn who_waits_is_told_when_this_node_serves_no_more() {
+    let node = Fixture::alone().await;
+    node.region.reserve(&reserve("a"), late()).await.unwrap();
+    let wait = Duration::from_secs(30);
+    let another = Some(Nonce::parse(b"n2").unwrap());
+    let call = super::calls::ReserveCall { nonce: another, wait, ..reserve("a") };
+    let waiting = node.region.reserve(&call, late());
+    let closing = async {
+        // The call is on the bell once it has looked; rung again until it is.
+        loop {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            first(&node).gate.force(None);
+            first(&node).following.wakers.ring_all();
+        }
+    };
+    let ended = tokio::select! {
+        ended = waiting => ended,
+        () = closing => panic!("it rings for ever"),
+        () = tokio::time::sleep(Duration::from_secs(20)) => panic!("it waits on"),
+    };
+    assert!(matches!(ended, Err(Failure::NotLeader { .. } | Failure::Unavailable { .. })), "{ended:?}");
+    assert!(!ended.is_err_and(|failure| indefinite(&failure)), "nothing was proposed");
+}
+
+#[tokio::test]
+async fn a_node_that_is_taking_over_is_waited_for() {
+    let node = Fixture::alone().await;
+    let served = term(&node);
+    first(&node).gate.force(None);
+    let failure = node.region.reserve(&reserve("a"), in_ms(30)).await.unwrap_err();
+    assert!(matches!(failure, Failure::Unavailable { certainty: Certainty::Definite, .. }), "{failure:?}");
+    let call = reserve("a");
+    let (granted, ()) = tokio::join!(node.region.reserve(&call, late()), async {
+        tokio::task::yield_now().await;
+        first(&node).gate.force(Some(served));
+    });
+    assert!(matches!(granted.unwrap().outcome, ReserveOutcome::Granted(_)));
+}
+
+#[tokio::test]
+async fn a_follower_replays_what_is_completed_if_the_caller_has_not_seen_more() {
+    let node = Fixture::following(vec![open(), granted("a"), completed("a"), granted("b")]).await;
+    let placed = node.region.reserve(&reserve("a"), late()).await.unwrap();
+    assert!(matches!(&placed.outcome, ReserveOutcome::Replay(replay) if replay.envelope == envelope()));
+    assert_eq!((placed.place.position, placed.place.leader), (1, Some(LEADER)));
+    let other = super::calls::ReserveCall { fingerprint: fingerprint(8), seen: Some(1), ..reserve("a") };
+    assert_eq!(node.region.reserve(&other, late()).await.unwrap().outcome, ReserveOutcome::Mismatch);
+
+    let not_leader = Err(Failure::NotLeader { leader: Some(LEADER) });
+    let ahead = super::calls::ReserveCall { seen: Some(2), ..reserve("a") };
+    assert_eq!(node.region.reserve(&ahead, late()).await, not_leader, "the caller has seen a later state");
+    assert_eq!(
+        node.region.reserve(&reserve("b"), late()).await,
+        not_leader,
+        "held: only the leader knows for how long"
+    );
+    assert_eq!(node.region.reserve(&reserve("c"), late()).await, not_leader, "absent here");
+    let lookup = node.region.lookup(&LookupCall(key("a")), late()).await;
+    assert_eq!(lookup.unwrap_err(), Failure::NotLeader { leader: Some(LEADER) });
+    let grant = GrantCall { key: key("b"), token: "1.1.x".into() };
+    let extend = node.region.extend(&ExtendCall { grant: grant.clone(), lease_ms: 100 }, late()).await;
+    assert_eq!(extend.unwrap_err(), Failure::NotLeader { leader: Some(LEADER) }, "it does not judge tokens");
+}
+
+#[tokio::test]
+async fn a_token_is_invalid_only_by_whoever_knows_every_cluster_key() {
+    let node = Fixture::alone().await;
+    let placed = node.region.reserve(&reserve("a"), late()).await.unwrap();
+    let release = ReleaseCall(GrantCall { key: key("a"), token: token(&placed.outcome) });
+    // As if the key had been made after this node last heard of one.
+    node.region.tokens.follow(&[pb::ClusterKey { key_id: 0, secret: vec![1; 32].into() }]);
+    let verified = node.region.release(&release, late()).await;
+    assert!(verified.is_ok(), "what is applied here is looked at first: {verified:?}");
+
+    let ahead = super::tokens::Tokens::default();
+    ahead.follow(&[pb::ClusterKey { key_id: 9, secret: vec![1; 32].into() }]);
+    let granting = super::tokens::Granting {
+        home: node.region.homes.all().first().unwrap(),
+        region: &node.region.settings.region,
+        partition: crate::ids::PartitionId(0),
+    };
+    node.region.reserve(&reserve("b"), late()).await.unwrap();
+    let text = ahead.mint(&key("b"), &grant_of(&node, "b"), None, &granting).unwrap();
+    let release = ReleaseCall(GrantCall { key: key("b"), token: text });
+    let refused = node.region.release(&release, late()).await.unwrap_err();
+    assert!(matches!(refused, Failure::Invalid(Invalid::Token(_))), "it leads the first partition: {refused:?}");
+}
+
+#[tokio::test]
+async fn a_follower_knows_its_leader_and_says_when_it_does_not_hear_of_it() {
+    let node = Fixture::following(vec![open()]).await;
+    let topology = node.region.topology();
+    assert_eq!(topology.leaders, vec![Some(LEADER)]);
+    assert_eq!(topology.nodes.keys().copied().collect::<Vec<_>>(), vec![1, LEADER]);
+    let unwell = node.region.unwell().unwrap();
+    assert!(unwell.contains("node 2"), "{unwell}");
+    let known = crate::wire::v1::Node { node_id: LEADER, peer: "127.0.0.1:9".into(), ..Default::default() };
+    node.peers.know(&known);
+    node.peers.heard(LEADER, clock::wall_unix_ms());
+    assert_eq!(node.region.unwell(), None);
+}

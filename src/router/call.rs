@@ -14,7 +14,7 @@ use super::messages::{
     limit_from, place_from, replay_from,
 };
 use crate::clock::{self, Monotonic};
-use crate::ids::{EndpointName, Epoch, RecordKey};
+use crate::ids::{EndpointName, Epoch, PartitionId, RecordKey};
 use crate::region::Region;
 use crate::region::calls::{
     CheckpointCall, ClaimCall, ClaimOutcome, CompleteCall, Completed, Envelope, ExtendCall, Failure, Found,
@@ -22,33 +22,29 @@ use crate::region::calls::{
 };
 use crate::reservation::reply::Recorded;
 use crate::time::LogTime;
-use crate::wire::v1::ForwardCall;
+use crate::wire::v1::{ForwardAnswer, ForwardCall};
 
 /// What a message's frame takes beside its body, roughly, in bytes.
 const FRAME_BYTES: usize = 1024;
 
-/// A call on one key.
+/// A call on one key, or on one partition.
 pub trait Call: Send + Sync {
     /// What it comes to.
-    type Outcome: Send;
-    /// It changes nothing: sent and not answered, it can be sent again.
-    const READS: bool;
+    type Answer: Send;
+    /// Done twice it is as if it were done once, whatever comes between: sent and not answered, it is sent again.
+    const REPEATABLE: bool;
 
-    /// Which key.
-    fn key(&self) -> &RecordKey;
+    /// Whose leader serves it.
+    fn partition(&self, region: &Region) -> PartitionId;
 
     /// Serves it in this node's part of the region.
-    fn here(
-        &self,
-        region: &Region,
-        until: Monotonic,
-    ) -> impl Future<Output = Result<Placed<Self::Outcome>, Failure>> + Send;
+    fn here(&self, region: &Region, until: Monotonic) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
 
     /// The call as it is passed on, without its number and its patience.
     fn forward(&self) -> ForwardCall;
 
     /// Reads the answer. Nothing if it is none to this call.
-    fn read(&self, answer: Answer) -> Option<Placed<Self::Outcome>>;
+    fn read(&self, answer: ForwardAnswer) -> Option<Self::Answer>;
 
     /// Bytes of the message, roughly.
     fn bytes(&self) -> usize {
@@ -70,6 +66,10 @@ fn envelope_bytes(envelope: &Envelope) -> usize {
     headers.fold(envelope.body.len().saturating_add(FRAME_BYTES), usize::saturating_add)
 }
 
+fn session(answer: ForwardAnswer) -> Option<Answer> {
+    answer.answer?.answer
+}
+
 fn placed<T>(outcome: Option<T>, epoch: Option<v1::Epoch>) -> Option<Placed<T>> {
     Some(Placed { outcome: outcome?, place: place_from(epoch?)? })
 }
@@ -86,11 +86,11 @@ fn done_or_stale(stale: Option<v1::StaleToken>) -> Option<GrantOutcome> {
 }
 
 impl Call for ReserveCall {
-    type Outcome = ReserveOutcome;
-    const READS: bool = false;
+    type Answer = Placed<ReserveOutcome>;
+    const REPEATABLE: bool = false;
 
-    fn key(&self) -> &RecordKey {
-        &self.key
+    fn partition(&self, region: &Region) -> PartitionId {
+        region.partition_of(&self.key)
     }
 
     async fn here(&self, region: &Region, until: Monotonic) -> Result<Placed<ReserveOutcome>, Failure> {
@@ -120,9 +120,9 @@ impl Call for ReserveCall {
         }
     }
 
-    fn read(&self, answer: Answer) -> Option<Placed<ReserveOutcome>> {
+    fn read(&self, answer: ForwardAnswer) -> Option<Placed<ReserveOutcome>> {
         use v1::reserve_response::Outcome;
-        let Answer::Reserve(response) = answer else { return None };
+        let Some(Answer::Reserve(response)) = session(answer) else { return None };
         let outcome = match response.outcome? {
             Outcome::Granted(grant) => {
                 let granted = granted_from(grant, self.endpoint.clone(), self.fingerprint.clone())?;
@@ -148,11 +148,11 @@ impl Call for ReserveCall {
 }
 
 impl Call for CompleteCall {
-    type Outcome = Completed;
-    const READS: bool = false;
+    type Answer = Placed<Completed>;
+    const REPEATABLE: bool = false;
 
-    fn key(&self) -> &RecordKey {
-        &self.key
+    fn partition(&self, region: &Region) -> PartitionId {
+        region.partition_of(&self.key)
     }
 
     async fn here(&self, region: &Region, until: Monotonic) -> Result<Placed<Completed>, Failure> {
@@ -170,8 +170,8 @@ impl Call for CompleteCall {
         }))
     }
 
-    fn read(&self, answer: Answer) -> Option<Placed<Completed>> {
-        let Answer::Complete(response) = answer else { return None };
+    fn read(&self, answer: ForwardAnswer) -> Option<Placed<Completed>> {
+        let Some(Answer::Complete(response)) = session(answer) else { return None };
         let v1::complete_response::Outcome::Completed(completed) = response.outcome?;
         let recorded = match v1::Recorded::try_from(completed.recorded).ok()? {
             v1::Recorded::Unspecified => return None,
@@ -189,11 +189,11 @@ impl Call for CompleteCall {
 }
 
 impl Call for ReleaseCall {
-    type Outcome = GrantOutcome;
-    const READS: bool = false;
+    type Answer = Placed<GrantOutcome>;
+    const REPEATABLE: bool = false;
 
-    fn key(&self) -> &RecordKey {
-        &self.0.key
+    fn partition(&self, region: &Region) -> PartitionId {
+        region.partition_of(&self.0.key)
     }
 
     async fn here(&self, region: &Region, until: Monotonic) -> Result<Placed<GrantOutcome>, Failure> {
@@ -205,9 +205,9 @@ impl Call for ReleaseCall {
         message(Message::Release(v1::ReleaseRequest { tenant, key, token: self.0.token.clone() }))
     }
 
-    fn read(&self, answer: Answer) -> Option<Placed<GrantOutcome>> {
+    fn read(&self, answer: ForwardAnswer) -> Option<Placed<GrantOutcome>> {
         use v1::release_response::Outcome;
-        let Answer::Release(response) = answer else { return None };
+        let Some(Answer::Release(response)) = session(answer) else { return None };
         let stale = match response.outcome? {
             Outcome::Released(v1::Released {}) => None,
             Outcome::StaleToken(stale) => Some(stale),
@@ -217,11 +217,11 @@ impl Call for ReleaseCall {
 }
 
 impl Call for ExtendCall {
-    type Outcome = GrantOutcome;
-    const READS: bool = false;
+    type Answer = Placed<GrantOutcome>;
+    const REPEATABLE: bool = false;
 
-    fn key(&self) -> &RecordKey {
-        &self.grant.key
+    fn partition(&self, region: &Region) -> PartitionId {
+        region.partition_of(&self.grant.key)
     }
 
     async fn here(&self, region: &Region, until: Monotonic) -> Result<Placed<GrantOutcome>, Failure> {
@@ -234,9 +234,9 @@ impl Call for ExtendCall {
         message(Message::Extend(v1::ExtendRequest { tenant, key, token, lease_ms }))
     }
 
-    fn read(&self, answer: Answer) -> Option<Placed<GrantOutcome>> {
+    fn read(&self, answer: ForwardAnswer) -> Option<Placed<GrantOutcome>> {
         use v1::extend_response::Outcome;
-        let Answer::Extend(response) = answer else { return None };
+        let Some(Answer::Extend(response)) = session(answer) else { return None };
         let stale = match response.outcome? {
             Outcome::Extended(v1::Extended { lease_ms: _ }) => None,
             Outcome::StaleToken(stale) => Some(stale),
@@ -246,11 +246,11 @@ impl Call for ExtendCall {
 }
 
 impl Call for CheckpointCall {
-    type Outcome = GrantOutcome;
-    const READS: bool = false;
+    type Answer = Placed<GrantOutcome>;
+    const REPEATABLE: bool = false;
 
-    fn key(&self) -> &RecordKey {
-        &self.grant.key
+    fn partition(&self, region: &Region) -> PartitionId {
+        region.partition_of(&self.grant.key)
     }
 
     async fn here(&self, region: &Region, until: Monotonic) -> Result<Placed<GrantOutcome>, Failure> {
@@ -264,9 +264,9 @@ impl Call for CheckpointCall {
         message(Message::Checkpoint(v1::CheckpointRequest { tenant, key, token, checkpoint }))
     }
 
-    fn read(&self, answer: Answer) -> Option<Placed<GrantOutcome>> {
+    fn read(&self, answer: ForwardAnswer) -> Option<Placed<GrantOutcome>> {
         use v1::checkpoint_response::Outcome;
-        let Answer::Checkpoint(response) = answer else { return None };
+        let Some(Answer::Checkpoint(response)) = session(answer) else { return None };
         let stale = match response.outcome? {
             Outcome::Checkpointed(v1::Checkpointed {}) => None,
             Outcome::StaleToken(stale) => Some(stale),
@@ -280,11 +280,11 @@ impl Call for CheckpointCall {
 }
 
 impl Call for LookupCall {
-    type Outcome = Option<Found>;
-    const READS: bool = true;
+    type Answer = Placed<Option<Found>>;
+    const REPEATABLE: bool = true;
 
-    fn key(&self) -> &RecordKey {
-        &self.0
+    fn partition(&self, region: &Region) -> PartitionId {
+        region.partition_of(&self.0)
     }
 
     async fn here(&self, region: &Region, until: Monotonic) -> Result<Placed<Option<Found>>, Failure> {
@@ -296,8 +296,8 @@ impl Call for LookupCall {
         message(Message::Lookup(v1::LookupRequest { tenant, key }))
     }
 
-    fn read(&self, answer: Answer) -> Option<Placed<Option<Found>>> {
-        let Answer::Lookup(response) = answer else { return None };
+    fn read(&self, answer: ForwardAnswer) -> Option<Placed<Option<Found>>> {
+        let Some(Answer::Lookup(response)) = session(answer) else { return None };
         let found = match response.record {
             None => None,
             Some(record) => Some(found_from(record)?),
@@ -307,11 +307,11 @@ impl Call for LookupCall {
 }
 
 impl Call for ClaimCall {
-    type Outcome = ClaimOutcome;
-    const READS: bool = false;
+    type Answer = Placed<ClaimOutcome>;
+    const REPEATABLE: bool = false;
 
-    fn key(&self) -> &RecordKey {
-        &self.key
+    fn partition(&self, region: &Region) -> PartitionId {
+        region.partition_of(&self.key)
     }
 
     async fn here(&self, region: &Region, until: Monotonic) -> Result<Placed<ClaimOutcome>, Failure> {
@@ -329,9 +329,9 @@ impl Call for ClaimCall {
         }))
     }
 
-    fn read(&self, answer: Answer) -> Option<Placed<ClaimOutcome>> {
+    fn read(&self, answer: ForwardAnswer) -> Option<Placed<ClaimOutcome>> {
         use v1::claim_response::Outcome;
-        let Answer::Claim(response) = answer else { return None };
+        let Some(Answer::Claim(response)) = session(answer) else { return None };
         let outcome = match response.outcome? {
             Outcome::Claimed(claimed) => {
                 let endpoint = EndpointName::parse(&claimed.endpoint).ok()?;
@@ -346,11 +346,11 @@ impl Call for ClaimCall {
 }
 
 impl Call for ResolveCall {
-    type Outcome = ResolveOutcome;
-    const READS: bool = false;
+    type Answer = Placed<ResolveOutcome>;
+    const REPEATABLE: bool = false;
 
-    fn key(&self) -> &RecordKey {
-        &self.key
+    fn partition(&self, region: &Region) -> PartitionId {
+        region.partition_of(&self.key)
     }
 
     async fn here(&self, region: &Region, until: Monotonic) -> Result<Placed<ResolveOutcome>, Failure> {
@@ -374,9 +374,9 @@ impl Call for ResolveCall {
         }))
     }
 
-    fn read(&self, answer: Answer) -> Option<Placed<ResolveOutcome>> {
+    fn read(&self, answer: ForwardAnswer) -> Option<Placed<ResolveOutcome>> {
         use v1::resolve_response::Outcome;
-        let Answer::Resolve(response) = answer else { return None };
+        let Some(Answer::Resolve(response)) = session(answer) else { return None };
         let outcome = match response.outcome? {
             Outcome::Resolved(resolved) => ResolveOutcome::Resolved(key_state_from(resolved.state)?),
             Outcome::StaleToken(stale) => ResolveOutcome::StaleToken(key_state_from(stale.state)?),

@@ -86,7 +86,11 @@ impl Cluster {
     ///
     /// # Errors
     /// Why not. When a check refuses, no group was changed; else a repeated call goes on.
-    pub async fn change_voters(self: &Arc<Self>, promote: Option<u64>, remove: Option<u64>) -> Result<(), ChangeError> {
+    pub async fn change_voters(
+        self: &Arc<Self>,
+        promote: Option<u64>,
+        remove: Option<u64>,
+    ) -> Result<(), ChangeError> {
         if promote == remove {
             let why = match promote {
                 None => "name a node to promote, one to remove, or both".to_owned(),
@@ -253,7 +257,11 @@ fn count(matching: impl Iterator<Item = bool>) -> u32 {
     u32::try_from(matching.filter(|matches| *matches).count()).unwrap_or(u32::MAX)
 }
 
-fn member(node_id: u64, groups: &[(Membership, Leadership)], hellos: &BTreeMap<u64, v1::HelloReply>) -> Member {
+fn member(
+    node_id: u64,
+    groups: &[(Membership, Leadership)],
+    hellos: &BTreeMap<u64, v1::HelloReply>,
+) -> Member {
     let at = groups.iter().find_map(|(members, _)| members.nodes.get(&node_id)).cloned().unwrap_or_default();
     let votes = |members: &Membership| members.voters.contains(&node_id);
     let learns = |members: &Membership| !votes(members) && members.nodes.contains_key(&node_id);
@@ -270,7 +278,11 @@ fn member(node_id: u64, groups: &[(Membership, Leadership)], hellos: &BTreeMap<u
 }
 
 /// How far a member is behind at the most, if every one of its groups has a leader that says so.
-fn behind(node_id: u64, groups: &[(Membership, Leadership)], hellos: &BTreeMap<u64, v1::HelloReply>) -> Option<u64> {
+fn behind(
+    node_id: u64,
+    groups: &[(Membership, Leadership)],
+    hellos: &BTreeMap<u64, v1::HelloReply>,
+) -> Option<u64> {
     let of_group = |partition: usize| {
         let said = hellos.iter().find_map(|(leader, hello)| {
             let lead = hello.leads.iter().find(|lead| usize::try_from(lead.partition) == Ok(partition))?;

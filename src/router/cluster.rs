@@ -175,6 +175,7 @@ impl Cluster {
             facts: Some(self.peers.facts().clone()),
             made: self.made(),
             members: self.nodes(),
+            stopping: self.stopping(),
             leads: self.region().map_or_else(Vec::new, |region| region.groups().filter_map(lead).collect()),
         }
     }
@@ -279,9 +280,7 @@ async fn add_learner(group: &Group, node: &v1::Node) -> Result<(), ChangeError> 
         None => Ok(group.add_learner(node.node_id, at).await?),
         Some(known) if *known == at => Ok(()),
         // One from before nodes had named data directories says none.
-        Some(known) if known.disk == at.disk || known.disk.is_empty() => {
-            Ok(group.move_member(node.node_id, at).await?)
-        }
+        Some(known) if known.disk == at.disk || known.disk.is_empty() => Ok(group.move_member(node.node_id, at).await?),
         Some(_) => Err(ChangeError::Refused(rules::lost_disk(node.node_id))),
     }
 }

@@ -149,3 +149,54 @@ fn same(path: &Path, found: &pb::Identity, asked: &pb::Identity) -> Result<(), S
         Some((what, found, asked)) => Err(StoreError::Identity { path: path.to_owned(), what, found, asked }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(disk: &str) -> pb::Identity {
+        pb::Identity { cluster_id: "c".to_owned(), node_id: 1, disk: disk.to_owned(), ..pb::Identity::default() }
+    }
+
+    fn file(path: &Path) -> pb::Identity {
+        peek(path).ok().flatten().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_directory_has_one_name_for_ever() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert_eq!(peek(dir.path()), Ok(None));
+        claim(dir.path(), identity("first")).expect("made");
+        claim(dir.path(), identity("second")).expect("it is there");
+        assert_eq!(file(dir.path()).disk, "first");
+    }
+
+    #[test]
+    fn a_directory_without_a_name_gets_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        write(dir.path(), &identity("")).expect("as it was once made");
+        let Claim(claimed) = claim(dir.path(), identity("new")).expect("claimed");
+        assert_eq!((claimed.disk.as_str(), file(dir.path()).disk.as_str()), ("new", "new"));
+    }
+
+    #[test]
+    fn another_cluster_is_refused_with_both_names() {
+        let dir = tempfile::tempdir().expect("a directory");
+        claim(dir.path(), identity("d")).expect("made");
+        let other = pb::Identity { cluster_id: "other".to_owned(), ..identity("d") };
+        let refused = claim(dir.path(), other).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(refused.contains("cluster_id = c") && refused.contains("cluster_id = other"), "{refused}");
+    }
+
+    #[test]
+    fn founders_stand_in_the_file_until_the_groups_are_made() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(set_founders(dir.path(), Vec::new()).is_err(), "there is no file");
+        claim(dir.path(), identity("d")).expect("made");
+        let founder = pb::NodeAddress { node_id: 2, disk: "e".to_owned(), ..pb::NodeAddress::default() };
+        set_founders(dir.path(), vec![founder.clone()]).expect("written");
+        assert_eq!(file(dir.path()), pb::Identity { founders: vec![founder], ..identity("d") });
+        set_founders(dir.path(), Vec::new()).expect("written");
+        assert_eq!(file(dir.path()), identity("d"));
+    }
+}

@@ -341,7 +341,7 @@ fn a_claim_names_its_worker() {
             nonce: Bytes::new(),
             lease_ms: None,
         };
-        refusal(claim(message))
+        refusal(claim(message, now()))
     };
     let worker = Some((Code::InputInvalid, "worker"));
     assert_eq!(with("recovery-1"), None);

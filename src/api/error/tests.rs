@@ -48,7 +48,17 @@ fn examples() -> Vec<ApiError> {
         Failure::DiskLow { free_bytes: 1, least_bytes: 2 }.into(),
         unavailable(Certainty::Definite).into(),
         unavailable(Certainty::Indefinite).into(),
+        Failure::NotLeader { leader: Some(2) }.into(),
+        elsewhere("token-invalid", Certainty::Definite, None),
+        elsewhere("disk-low", Certainty::Definite, Some(Duration::from_secs(10))),
+        elsewhere("outcome-indefinite", Certainty::Indefinite, Some(Duration::from_millis(100))),
     ]
+}
+
+fn elsewhere(code: &str, certainty: Certainty, retry_after: Option<Duration>) -> ApiError {
+    let failure =
+        Failure::Elsewhere { code: code.to_owned(), message: "as it said".to_owned(), certainty, retry_after };
+    ApiError::Failure(Failed { failure, leader: Some(Leader { node_id: 2, api: "10.0.0.2:7400".to_owned() }) })
 }
 
 fn yes(holds: bool) -> &'static str {
@@ -209,5 +219,46 @@ fn what_the_library_blames_on_the_server_is_the_clients() {
     assert_eq!(of(Status::unimplemented("gzip")), None, "the library's own answer to compression stands");
     for error in examples() {
         assert!(of(error.to_status()).is_none(), "{error} is an answer of ours");
+    }
+}
+
+#[test]
+fn what_another_node_said_keeps_its_code_and_never_becomes_more_certain() {
+    let code = |code, certainty| elsewhere(code, certainty, None).code();
+    for known in Code::ALL {
+        let facts = known.facts();
+        let certainty = if facts.definite { Certainty::Definite } else { Certainty::Indefinite };
+        assert_eq!(code(facts.code, certainty), *known);
+        assert_eq!(code(facts.code, Certainty::Indefinite), Code::OutcomeIndefinite);
+    }
+    assert_eq!(code("from-a-later-version", Certainty::Definite), Code::StoreUnavailable);
+    assert_eq!(code("from-a-later-version", Certainty::Indefinite), Code::OutcomeIndefinite);
+    assert_eq!(code("outcome-indefinite", Certainty::Definite), Code::StoreUnavailable);
+}
+
+#[test]
+fn every_face_of_a_failure_names_the_leader_if_it_is_another_node() {
+    let error = elsewhere("store-unavailable", Certainty::Definite, None);
+    let status = error.to_status();
+    let info = status.get_error_details().error_info().expect("error info").clone();
+    assert_eq!(info.metadata.get("leader").map(String::as_str), Some("2"));
+    assert_eq!(info.metadata.get("leader_address").map(String::as_str), Some("10.0.0.2:7400"));
+    assert_eq!(error.to_failure().leader, 2);
+    let response = error.into_response();
+    assert_eq!(response.headers().get("holdfast-leader").expect("the leader"), "10.0.0.2:7400");
+
+    let here = ApiError::from(Failure::Overloaded { retry_after: Duration::from_millis(20) });
+    assert_eq!(here.to_failure().leader, 0);
+    assert!(!here.into_response().headers().contains_key("holdfast-leader"));
+}
+
+#[test]
+fn an_answer_on_a_stream_carries_the_same() {
+    for error in examples() {
+        let (facts, failure) = (error.code().facts(), error.to_failure());
+        assert_eq!((failure.code.as_str(), failure.definite), (facts.code, facts.definite));
+        assert_eq!(failure.message, error.to_string());
+        assert_eq!(failure.grpc_code, facts.grpc as u32);
+        assert_eq!(failure.retry_after_ms > 0, facts.retryable, "{error}");
     }
 }

@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::cli::settings::region::{self, host_port};
 use crate::cli::settings::resolve::{SettingsError, bounded, check_homes, home, partition_count, required};
+use crate::cli::settings::region::{self, host_port};
 use crate::cli::settings::{DEFAULT_LISTEN, Settings};
 use crate::node::settings::{Founder, Join, Origin, Plan, Shape};
 
@@ -30,7 +30,11 @@ pub(super) fn origin(settings: &Settings, plan: Option<Plan>) -> Result<Origin, 
         agrees(settings, plan)?;
     }
     match (&settings.join, plan) {
-        (Some(addresses), plan) => Ok(Origin::Join(joining(settings, addresses, plan)?)),
+        (Some(addresses), plan) => {
+            // The default is most likely another node's.
+            required("node_id", settings.node_id)?;
+            Ok(Origin::Join(joining(settings, addresses, plan)?))
+        }
         (None, None) => Ok(Origin::Alone(shape(settings)?)),
         (None, Some(plan)) => {
             let node_id = required("node_id", settings.node_id)?;
@@ -205,12 +209,13 @@ api = \"two.example:7400\"
     fn what_contradicts_is_refused_with_both_values() {
         let text = |text: &str| Some(text.to_owned());
         let list = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        let cases: [(Settings, Option<Plan>, &[&str]); 9] = [
+        let cases: [(Settings, Option<Plan>, &[&str]); 10] = [
             (Settings { region: text("us"), ..node(1) }, plan(), &["region = us", "has eu"]),
             (Settings { partitions: Some(16), ..node(1) }, plan(), &["partitions = 16", "has 4"]),
             (Settings { homes: list(&["eu", "us"]), ..node(1) }, plan(), &["homes = eu,us", "has eu"]),
             (node(7), plan(), &["node_id = 7", "1, 2", "--join"]),
             (Settings::default(), plan(), &["node_id is not set"]),
+            (Settings { join: list(&["a:1"]), ..Settings::default() }, None, &["node_id is not set"]),
             (Settings { join: list(&[]), ..node(4) }, None, &["join has 0 addresses"]),
             (Settings { join: list(&["a"]), ..node(4) }, None, &["join = \"a\"", "HOST:PORT"]),
             (Settings { join: list(&["a:1"]), ..node(4) }, None, &["peer_listen is not set"]),
@@ -222,17 +227,13 @@ api = \"two.example:7400\"
         ];
         for (settings, plan, expected) in cases {
             let described = format!("{settings:?}");
-            let refused = origin(&settings, plan.clone())
-                .map(|_| ())
-                .and_then(|()| addresses(&settings, plan.as_ref()).map(|_| ()));
+            let refused = origin(&settings, plan.clone()).map(|_| ()).and_then(|()| addresses(&settings, plan.as_ref()).map(|_| ()));
             let message = refused.err().map_or_else(|| "accepted".to_owned(), |error| error.to_string());
             for part in expected {
                 assert!(message.contains(part), "{described}\nanswers: {message}\nwithout: {part}");
             }
         }
         let advertised = Settings { advertise: text("0.0.0.0:1"), ..node(1) };
-        assert!(
-            addresses(&advertised, None).is_err_and(|error| error.to_string().contains("advertise = \"0.0.0.0:1\""))
-        );
+        assert!(addresses(&advertised, None).is_err_and(|error| error.to_string().contains("advertise = \"0.0.0.0:1\"")));
     }
 }

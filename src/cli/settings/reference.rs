@@ -22,9 +22,39 @@ data_dir = \"/var/lib/holdfast\"
 region = \"eu\"
 ```
 
+A cluster comes from one of three: the settings `region`, `partitions` and `homes` alone, for a cluster of one node; the
+**region file** that `region_file` names, for nodes that make a region together; or the members that `join` names, for a node
+that comes later. A setting that contradicts the region file or the members is refused, with both values.
+
+```toml
+# A region file, the same on all of its nodes.
+cluster_id = \"payments-eu\"   # 1-64 of a-z 0-9 -, chosen once
+region = \"eu\"
+partitions = 16              # fixed for ever
+homes = [\"eu\"]               # the region, if it is left out; fixed for ever
+
+[[node]]                     # one for each node, 1 to 9
+id = 1                       # its node_id
+api = \"10.0.0.1:7400\"        # where clients reach it
+peer = \"10.0.0.1:7401\"       # where the other nodes reach it
+```
+
+How to go about it: [make a region](../operations/make-a-region.md), [add a node](../operations/members.md).
+
 | setting | meaning | default | bounds | flag | environment |
 |---|---|---|---|---|---|
 ";
+
+/// What holds where nothing is set and there is no fixed default.
+fn without_default(name: &str) -> &'static str {
+    match name {
+        "homes" => "the region",
+        "advertise" => "`listen`",
+        "peer_advertise" => "`peer_listen`",
+        "peer_listen" | "region_file" | "join" => "none",
+        _ => "none: must be set",
+    }
+}
 
 /// The page.
 fn page() -> String {
@@ -34,8 +64,7 @@ fn page() -> String {
         let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
         let default = match Settings::default_text(name) {
             Some(default) => format!("`{default}`"),
-            None if name == "homes" => "the region".to_owned(),
-            None => "none: must be set".to_owned(),
+            None => without_default(name).to_owned(),
         };
         let bounds = bounds::of(name).map_or_else(String::new, |bounds| bounds.to_string());
         let flag = argument.get_long().unwrap_or_default();
@@ -51,9 +80,11 @@ fn configuration_reference() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_example_of_the_page_is_enough() -> anyhow::Result<()> {
+fn the_examples_of_the_page_are_enough() -> anyhow::Result<()> {
     let example = HEAD.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap_or_default();
     let settings = crate::cli::settings::file::parse(std::path::Path::new("example"), example)?;
     crate::cli::settings::resolve::resolve(settings)?;
+    let region = HEAD.split("```toml\n").nth(2).and_then(|rest| rest.split("```").next()).unwrap_or_default();
+    crate::cli::settings::region::parse(std::path::Path::new("example"), region)?;
     Ok(())
 }

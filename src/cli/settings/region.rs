@@ -59,8 +59,7 @@ pub(crate) fn read(path: &Path) -> Result<Plan, FileError> {
 /// # Errors
 /// What is wrong in it, with its line.
 pub(crate) fn parse(path: &Path, text: &str) -> Result<Plan, FileError> {
-    let at =
-        |span: Range<usize>, why| FileError::Syntax { path: path.to_owned(), line: line_of(text, span.start), why };
+    let at = |span: Range<usize>, why| FileError::Syntax { path: path.to_owned(), line: line_of(text, span.start), why };
     let written: Written =
         toml::from_str(text).map_err(|error| at(error.span().unwrap_or_default(), error.message().to_owned()))?;
     plan(&written).map_err(|(span, why)| at(span, why))
@@ -163,6 +162,13 @@ api = \"two.example:7400\"
         assert_eq!(second, Some((2, "two.example:7401")));
         let without = parse(Path::new("r.toml"), &GOOD.replace("homes = [\"eu\", \"us\"]\n", ""))?;
         assert_eq!(without.shape.homes, [RegionName::parse("eu")?], "the region alone");
+        Ok(())
+    }
+
+    #[test]
+    fn the_example_region_is_one() -> anyhow::Result<()> {
+        let plan = parse(Path::new("region.toml"), include_str!("../../../deploy/region/region.toml"))?;
+        assert_eq!(plan.founders.len(), 3);
         Ok(())
     }
 

@@ -200,7 +200,38 @@ impl Cluster {
                 applied.changed().await.unwrap();
             }
         });
-        assert_eq!(group.open_epoch(&home()), Some(Epoch(epoch)), "node {id}");
+        self.has_applied(id, epoch);
+    }
+
+    pub(super) fn has_applied(&self, id: u64, epoch: u64) {
+        assert_eq!(self.group(id).open_epoch(&home()), Some(Epoch(epoch)), "node {id}");
+    }
+
+    /// What would be on the disk if a node that does nothing at the moment ended now.
+    pub(super) fn crashed_copy(&self, id: u64) -> TempDir {
+        let copy = TempDir::new().unwrap();
+        copy_all(self.nodes[&id].directory.path(), copy.path());
+        copy
+    }
+
+    /// Starts a node anew on another directory.
+    pub(super) fn restart_from(&mut self, id: u64, directory: TempDir) {
+        self.kill(id);
+        self.nodes.get_mut(&id).unwrap().directory = directory;
+        self.start(id);
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            copy_all(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), &to).unwrap();
+        }
     }
 }
 

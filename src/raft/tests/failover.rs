@@ -1,7 +1,9 @@
 //! Nodes die, are cut off, fall silent, and come back.
 
 use super::cluster::Cluster;
-use crate::raft::ProposeError;
+use crate::raft::types::entry_to;
+use crate::raft::{ProposeError, Refused};
+use crate::wire::v1;
 
 #[test]
 fn any_one_node_may_die_and_comes_back() {
@@ -62,4 +64,57 @@ fn a_follower_that_falls_silent_is_asked_anew() {
     cluster.heal();
     // What was sent on the silent stream arrives on another.
     cluster.applied(silent, 3);
+}
+
+#[test]
+fn a_leader_that_stops_serving_leaves_the_lead_to_others() {
+    let cluster = Cluster::found(3);
+    let old = cluster.write(&[1, 2, 3], 1);
+    let rest: Vec<u64> = [1, 2, 3].into_iter().filter(|id| *id != old).collect();
+    cluster.group(old).stop_serving("the disk shows damage");
+    cluster.write(&rest, 2);
+    rest.iter().for_each(|id| cluster.applied(*id, 2));
+    assert!(matches!(cluster.propose(old, 3), Err(ProposeError::Indefinite(_) | ProposeError::NotLeader { .. })));
+    let vote = v1::VoteRequest { vote: Some(crate::codec::pb::Vote::default()), ..v1::VoteRequest::default() };
+    let refused = cluster.wait("an answer", cluster.group(old).peer_vote(vote));
+    assert_eq!(refused, Err(Refused::Stopped("the disk shows damage".to_owned())));
+}
+
+#[test]
+fn what_a_peer_says_is_checked() {
+    use futures_util::{StreamExt as _, stream};
+
+    let cluster = Cluster::found(3);
+    let leader = cluster.write(&[1, 2, 3], 1);
+    let follower = leader % 3 + 1;
+    cluster.applied(follower, 1);
+    let group = cluster.group(follower);
+    let term = group.leader().term;
+    let vote = Some(crate::codec::pb::Vote { term, node_id: leader, committed: true });
+    let heartbeat = v1::AppendRequest { vote, ..v1::AppendRequest::default() };
+    let damaged = v1::AppendRequest { entries: vec![vec![1, 255].into()], ..heartbeat.clone() };
+    let newer = v1::AppendRequest { entries: vec![vec![9].into()], ..heartbeat.clone() };
+    let gap = crate::codec::pb::LogId { term, node_id: leader, index: 7 };
+    let blank = crate::raft::types::LogEntry {
+        log_id: crate::raft::types::entry_id_from(&gap),
+        payload: openraft::EntryPayload::Blank,
+    };
+    let apart = v1::AppendRequest { entries: vec![entry_to(&blank).into()], ..heartbeat.clone() };
+    let nobody = v1::AppendRequest { vote: None, ..heartbeat.clone() };
+    for (bad, text) in [
+        (damaged, "a log entry does not decode"),
+        (newer, "a log entry has format 9"),
+        (apart, "entry 7 stands where 0 should"),
+        (nobody, "no vote"),
+    ] {
+        // What came before it is answered, what comes after it is not read.
+        let requests = stream::iter([heartbeat.clone(), bad, heartbeat.clone()]);
+        let answers = cluster.wait("answers", async { group.peer_append(requests).collect::<Vec<_>>().await });
+        let [Ok(_), Err(Refused::NotUnderstood(why))] = answers.as_slice() else { panic!("{answers:?}") };
+        assert!(why.contains(text), "{why}");
+    }
+    let refused = cluster.wait("an answer", group.peer_vote(v1::VoteRequest::default()));
+    assert!(matches!(refused, Err(Refused::NotUnderstood(_))), "{refused:?}");
+    cluster.write(&[1, 2, 3], 2);
+    cluster.applied(follower, 2);
 }

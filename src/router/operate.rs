@@ -1,0 +1,98 @@
+//! What an operator asks of partitions, passed to whoever leads them.
+
+use std::time::Duration;
+
+use super::call::Call;
+use super::{Router, until};
+use crate::clock::{self, Monotonic};
+use crate::ids::PartitionId;
+use crate::region::Region;
+use crate::region::calls::{Failed, Failure};
+use crate::time::LogTime;
+use crate::wire::v1::operate::What;
+use crate::wire::v1::operated::What as Done;
+use crate::wire::v1::{AcceptClock, ForwardAnswer, ForwardCall, Operate, RotateClusterKey};
+
+/// Makes a new cluster key current.
+#[derive(Clone, Copy, Debug)]
+pub struct RotateCall;
+
+/// Lets log time of a partition follow its leader's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct AcceptClockCall(pub PartitionId);
+
+fn message(what: What) -> ForwardCall {
+    let call = Some(holdfast_client::proto::v1::SessionCall::default());
+    ForwardCall { call, operate: Some(Operate { what: Some(what) }), ..ForwardCall::default() }
+}
+
+impl Call for RotateCall {
+    type Answer = u32;
+    const REPEATABLE: bool = false;
+
+    fn partition(&self, _region: &Region) -> PartitionId {
+        PartitionId(0)
+    }
+
+    async fn here(&self, region: &Region, until: Monotonic) -> Result<u32, Failure> {
+        region.rotate_cluster_key(until).await
+    }
+
+    fn forward(&self) -> ForwardCall {
+        message(What::RotateClusterKey(RotateClusterKey {}))
+    }
+
+    fn read(&self, answer: ForwardAnswer) -> Option<u32> {
+        match answer.operated?.what? {
+            Done::KeyId(key_id) => Some(key_id),
+            Done::LogTimeUnixMs(_) => None,
+        }
+    }
+}
+
+impl Call for AcceptClockCall {
+    type Answer = LogTime;
+    const REPEATABLE: bool = true;
+
+    fn partition(&self, _region: &Region) -> PartitionId {
+        self.0
+    }
+
+    async fn here(&self, region: &Region, until: Monotonic) -> Result<LogTime, Failure> {
+        region.accept_clock(self.0, until).await
+    }
+
+    fn forward(&self) -> ForwardCall {
+        message(What::AcceptClock(AcceptClock { partition: u32::from(self.0.0) }))
+    }
+
+    fn read(&self, answer: ForwardAnswer) -> Option<LogTime> {
+        match answer.operated?.what? {
+            Done::LogTimeUnixMs(unix_ms) => Some(LogTime::from_unix_ms(unix_ms)),
+            Done::KeyId(_) => None,
+        }
+    }
+}
+
+impl Router {
+    /// Makes a new cluster key current.
+    ///
+    /// # Errors
+    /// When there is no outcome; the failure says whether that is definite.
+    pub async fn rotate_cluster_key(&self) -> Result<u32, Failed> {
+        self.call(&RotateCall, until(clock::monotonic(), None, Duration::ZERO)).await
+    }
+
+    /// Lets log time follow the clock, in every partition.
+    ///
+    /// # Errors
+    /// When a partition has no outcome. A repeated call does the rest.
+    pub async fn accept_clock(&self) -> Result<Vec<LogTime>, Failed> {
+        let until = until(clock::monotonic(), None, Duration::ZERO);
+        let mut accepted = Vec::new();
+        for partition in self.region().partition_count().all() {
+            accepted.push(self.call(&AcceptClockCall(partition), until).await?);
+        }
+        Ok(accepted)
+    }
+}
