@@ -48,7 +48,7 @@ struct Coming<S> {
 }
 
 enum Phase<S> {
-    Begin(Group, Box<SnapshotHeader>, S),
+    Begin(Box<Group>, Box<SnapshotHeader>, S),
     Take(Box<Coming<S>>),
     End,
 }
@@ -84,9 +84,9 @@ impl Group {
     where
         S: Stream<Item = Result<SnapshotPart, Status>> + Send + Unpin + 'static,
     {
-        let begin = Phase::Begin(self.clone(), Box::new(header), parts);
+        let begin = Phase::Begin(Box::new(self.clone()), Box::new(header), parts);
         let answers = stream::unfold(begin, async |phase| match phase {
-            Phase::Begin(group, header, parts) => Some(match begin_with(group, *header, parts).await {
+            Phase::Begin(group, header, parts) => Some(match begin_with(*group, *header, parts).await {
                 Ok((first, next)) => (Ok(first), next),
                 Err(status) => (Err(status), Phase::End),
             }),

@@ -198,7 +198,7 @@ fn write(
         if writer.file_size() >= limits::SNAPSHOT_FILE_BYTES {
             break;
         }
-        if written % LOOK_EVERY == 0 && abandoned.load(Ordering::Relaxed) {
+        if written.is_multiple_of(LOOK_EVERY) && abandoned.load(Ordering::Relaxed) {
             return Err(StoreError::Disk("the export was given up".to_owned()));
         }
     }
