@@ -104,6 +104,32 @@ pub const MAX_SYNC_BYTES: usize = 4 * 1024 * 1024;
 pub const SNAPSHOT_LOG_BYTES: u64 = 64 * 1024 * 1024;
 /// Log entries after which a group takes a snapshot and purges its log, however small they are.
 pub const SNAPSHOT_LOG_ENTRIES: u64 = 100_000;
+/// Log bytes of a group that stay behind a snapshot: a follower that is no further behind gets entries, and no snapshot.
+pub const KEPT_LOG_BYTES: u64 = 32 * 1024 * 1024;
+/// Log bytes after which a group purges its log even while it sends a snapshot: until then the receiver can go on from the
+/// log, after it the disk counts.
+pub const SENDING_LOG_BYTES: u64 = 512 * 1024 * 1024;
+/// Bytes of one file of a snapshot: few files for a large group, and little to send again after damage.
+pub const SNAPSHOT_FILE_BYTES: u64 = 64 * 1024 * 1024;
+/// Files of one snapshot: 256 GiB, more than a node should hold in one group.
+pub const MAX_SNAPSHOT_FILES: usize = 4_096;
+/// Bytes of a snapshot in one message: many streams share the connection.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes of a snapshot's name.
+pub const MAX_SNAPSHOT_ID_BYTES: usize = 100;
+/// Snapshots that a node writes to its disk for others at a time: each reads a whole group.
+pub const MAX_EXPORTS: usize = 1;
+/// Snapshots that a node takes in at a time: each writes to the disk that the log is synced to.
+pub const MAX_INSTALLS: usize = 2;
+/// How long an export stays on the disk after it was last used, in milliseconds: a transfer that broke off goes on in
+/// seconds, or begins anew.
+pub const EXPORT_IDLE_MS: u64 = 120_000;
+/// How long either end of a snapshot's transfer may be silent before the other gives up, in milliseconds.
+pub const SNAPSHOT_STALL_MS: u64 = 15_000;
+/// How long a receiver may take to look at what it has, or to install what it got, in milliseconds: it reads all of it once.
+pub const SNAPSHOT_INSTALL_MS: u64 = 120_000;
+/// Bytes that must stay free on the disk beside a snapshot: the log needs them.
+pub const SNAPSHOT_FREE_DISK_BYTES: u64 = DEFAULT_MIN_FREE_DISK_BYTES;
 /// How long a snapshot that an operator asks for may take, in milliseconds: a flush of one group's memory.
 pub const SNAPSHOT_TIMEOUT_MS: u64 = 60_000;
 /// Entries of one group that a node may be behind and still become a voter or its leader: it catches up within seconds,

@@ -145,7 +145,12 @@ impl v1::peer_server::Peer for Peer {
         request: Request<Streaming<v1::SnapshotPart>>,
     ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
         self.check(&request)?;
-        Err(Status::unavailable("this node takes no snapshots"))
+        let mut parts = request.into_inner();
+        let Some(v1::snapshot_part::Part::Header(header)) = opening(&mut parts).await?.part else {
+            return Err(Status::invalid_argument("a snapshot without a header"));
+        };
+        let answers = self.group(header.partition)?.peer_snapshot(header, parts);
+        Ok(Response::new(self.until_shutdown(answers)))
     }
 
     async fn forward(

@@ -3,6 +3,7 @@
 //! | column family | key | value |
 //! |---|---|---|
 //! | `default` | `identity` | [`pb::Identity`](super::pb::Identity) |
+//! | `default` | `generation` partition (2 bytes) | [`pb::Generation`](super::pb::Generation): absent while it is 0 |
 //! | `log` | partition (2 bytes) `00` `v` | [`pb::Vote`](super::pb::Vote) |
 //! | `log` | partition `00` `p` | the last purged [`pb::LogId`](super::pb::LogId) |
 //! | `log` | partition `01` index (8 bytes) | [`pb::Entry`](super::pb::Entry) |
@@ -13,6 +14,8 @@
 //! | `pNNNN` | `40` tenant `00` key | nothing: the key is held |
 //! | `pNNNN` | `50` tenant `00` endpoint | the horizon, 8 bytes |
 //!
+//! `pNNNN` is the family of a group's generation 0. Of generation N, which a snapshot made, it is `pNNNN.gN`.
+//!
 //! Numbers are big endian, so that keys sort by them. Tenants, keys and endpoints never contain the byte 0.
 
 use crate::ids::{Digest, EndpointName, IdempotencyKey, PartitionId, RecordKey, TenantId};
@@ -22,6 +25,7 @@ use crate::time::LogTime;
 pub const LOG_FAMILY: &str = "log";
 /// Where the data directory's identity stands, in the default family.
 pub const IDENTITY: &[u8] = b"identity";
+const GENERATION: &[u8] = b"generation";
 /// Where a group's state stands, in its family.
 pub const STATE: &[u8] = &[0x00];
 
@@ -31,10 +35,30 @@ const EXPIRY: u8 = 0x30;
 const HELD: u8 = 0x40;
 const HORIZON: u8 = 0x50;
 
-/// The column family of a group's state.
+/// The column family of a group's state, by its generation: each installed snapshot makes another.
 #[must_use]
-pub fn family(partition: PartitionId) -> String {
-    format!("p{:04}", partition.0)
+pub fn family(partition: PartitionId, generation: u64) -> String {
+    match generation {
+        0 => format!("p{:04}", partition.0),
+        _ => format!("p{:04}.g{generation}", partition.0),
+    }
+}
+
+/// Whose state stands in a column family, and in which generation.
+#[must_use]
+pub fn parse_family(name: &str) -> Option<(PartitionId, u64)> {
+    let (partition, generation) = match name.split_once(".g") {
+        Some((partition, generation)) => (partition, generation.parse().ok()?),
+        None => (name, 0),
+    };
+    let partition = PartitionId(partition.strip_prefix('p')?.parse().ok()?);
+    (family(partition, generation) == name).then_some((partition, generation))
+}
+
+/// Where the generation of a group's state stands, in the default family.
+#[must_use]
+pub fn generation(partition: PartitionId) -> Vec<u8> {
+    [GENERATION, &partition.0.to_be_bytes()].concat()
 }
 
 /// Where a group's vote stands.
@@ -178,6 +202,12 @@ mod tests {
         assert_eq!(parse_expiry(&expiry(at, &key())), Some((at, key())));
         assert_eq!(entry_index(&entry(PartitionId(3), 99)), Some(99));
         assert_eq!(parse_held(&[HELD]), None);
+        for (partition, generation) in [(PartitionId(3), 0), (PartitionId(12_345), 1), (PartitionId(0), u64::MAX)] {
+            assert_eq!(parse_family(&family(partition, generation)), Some((partition, generation)));
+        }
+        for name in ["", "p", "p3", "p0003.g", "p0003.g0", "p0003.g01", "log", "default", "p0003.g1.g1", "p+003"] {
+            assert_eq!(parse_family(name), None, "{name}");
+        }
         assert_eq!(parse_expiry(&held(&key())), None);
     }
 

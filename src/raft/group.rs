@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Config, Raft, RaftMetrics, SnapshotPolicy};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::codec::batch::Operation;
@@ -16,20 +16,20 @@ use crate::ids::{EndpointName, Epoch, PartitionId, RecordKey, RegionName};
 use crate::limits;
 use crate::peers::Peers;
 use crate::raft::batcher::Batcher;
+use crate::raft::exports::Exports;
 use crate::raft::log_store::GroupLog;
 use crate::raft::members;
 use crate::raft::network::Network;
 use crate::raft::reads::Reads;
 use crate::raft::state_machine::{Hooks, Machine, View, key_facts};
-use crate::raft::types::{Address, NodeId, OperationReply, Types};
+use crate::raft::types::{Address, EntryId, NodeId, OperationReply, Types, entry_id_from};
 use crate::raft::{LogHandle, ProposeError};
 use crate::reservation::{Command, Context, Record, Reply, decide};
 use crate::store::{GroupFamily, StoreError};
 use crate::time::LogTime;
 
-/// Log entries that stay after a purge, in the thousands: a follower that was away for a while catches up with them, and
-/// needs no snapshot.
-const KEPT_ENTRIES: u64 = 10_000;
+/// Log entries that openraft leaves when a snapshot was taken: all, since `purge` counts what is to stay by its bytes.
+const KEPT_ENTRIES: u64 = u64::MAX;
 
 /// How often a leader says that it is there, in milliseconds. A follower that was heard of within this time is not asked.
 const HEARTBEAT_MS: u64 = 250;
@@ -86,8 +86,12 @@ pub struct Group {
     family: GroupFamily,
     view: View,
     swept: Arc<AtomicU64>,
-    proposed_bytes: Arc<AtomicU64>,
+    /// How many log bytes there were when the last snapshot was taken.
     snapshot_at: Arc<AtomicU64>,
+    /// The snapshot behind which the log was purged last, by its last entry.
+    purged_behind: Arc<AtomicU64>,
+    pub(super) exports: Arc<Exports>,
+    receiving: Arc<Semaphore>,
     stopped: Arc<OnceLock<String>>,
     stops: Arc<Notify>,
     log: GroupLog,
@@ -152,9 +156,11 @@ impl Group {
         check_order(partition, &log, &machine)?;
         let view = machine.view();
         let swept = machine.swept();
+        let exports = machine.exports();
         let config = Arc::new(config(partition, settings).validate().map_err(broken)?);
         let network = Network::new(partition, Arc::clone(&peers));
         let raft = Raft::new(settings.node_id, config, network, log.clone(), machine).await.map_err(broken)?;
+        exports.start();
         let (tell_leader, leadership) = watch::channel(Leadership::default());
         let (batcher, serve) = Batcher::new(raft.clone(), Arc::clone(&peers), leadership.clone());
         tasks.spawn(serve);
@@ -171,8 +177,10 @@ impl Group {
             family,
             view,
             swept,
-            proposed_bytes: Arc::default(),
             snapshot_at: Arc::default(),
+            purged_behind: Arc::default(),
+            exports,
+            receiving: Arc::new(Semaphore::new(1)),
             stopped: Arc::default(),
             stops,
             log,
@@ -224,8 +232,6 @@ impl Group {
     /// # Errors
     /// With the certainty in its type: see [`ProposeError`].
     pub async fn propose(&self, operation: Operation) -> Result<OperationReply, ProposeError> {
-        let bytes = u64::try_from(operation.weight()).unwrap_or(u64::MAX);
-        self.proposed_bytes.fetch_add(bytes, Ordering::Relaxed);
         let outcome = self.batcher.propose(operation).await;
         if outcome.is_err() {
             self.check();
@@ -346,30 +352,50 @@ impl Group {
         }
     }
 
-    /// Takes a snapshot and purges the log behind it, if the log has grown enough since the last.
-    ///
-    /// # Errors
-    /// When the group has stopped.
-    pub async fn snapshot_if_due(&self) -> Result<(), ProposeError> {
-        let progress = self.progress();
-        let bytes = self.proposed_bytes.load(Ordering::Relaxed);
-        let grown = bytes.saturating_sub(self.snapshot_at.load(Ordering::Relaxed));
-        let entries = progress.applied_index.saturating_sub(progress.snapshot_index);
-        if grown < limits::SNAPSHOT_LOG_BYTES && entries < limits::SNAPSHOT_LOG_ENTRIES {
-            return Ok(());
-        }
-        self.snapshot_at.store(bytes, Ordering::Relaxed);
+    /// How many bytes the log has had since the last snapshot.
+    pub(super) fn log_grown(&self) -> u64 {
+        let (total, _, _) = self.log.bytes(0);
+        total.saturating_sub(self.snapshot_at.load(Ordering::Relaxed))
+    }
+
+    /// How many bytes the log has, and up to where it may be purged if `keep` of them are to stay.
+    pub(super) fn log_bytes(&self, keep: u64) -> (u64, Option<u64>) {
+        let (_, kept, purgeable) = self.log.bytes(keep);
+        (kept, purgeable)
+    }
+
+    pub(super) fn purged_behind(&self) -> u64 {
+        self.purged_behind.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_purged_behind(&self, snapshot_index: u64) {
+        self.purged_behind.store(snapshot_index, Ordering::Relaxed);
+    }
+
+    /// Has a snapshot taken. The log goes behind it later: see `purge`.
+    pub(super) async fn trigger_snapshot(&self) -> Result<(), ProposeError> {
+        let (total, _, _) = self.log.bytes(0);
+        self.snapshot_at.store(total, Ordering::Relaxed);
         self.raft.trigger().snapshot().await.map_err(|fatal| ProposeError::Definite(fatal.to_string()))
     }
 
-    /// Takes a snapshot of what is applied now, and purges the log behind it. Returns the last entry in it.
+    /// Takes the group's only place for a snapshot that comes in.
+    pub(super) fn receives(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.receiving).try_acquire_owned().ok()
+    }
+
+    /// The last applied entry.
+    pub(super) fn applied(&self) -> Option<EntryId> {
+        self.state().applied.as_ref().map(entry_id_from)
+    }
+
+    /// Takes a snapshot of what is applied now, behind which the log is purged soon. Returns the last entry in it.
     ///
     /// # Errors
     /// When the group has stopped, or the snapshot is not there in time. Then it may come later.
     pub async fn snapshot(&self) -> Result<u64, ProposeError> {
         let wanted = self.progress().applied_index;
-        self.snapshot_at.store(self.proposed_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.raft.trigger().snapshot().await.map_err(|fatal| ProposeError::Definite(fatal.to_string()))?;
+        self.trigger_snapshot().await?;
         let patience = Some(Duration::from_millis(limits::SNAPSHOT_TIMEOUT_MS));
         let taken = |metrics: &RaftMetrics<Types>| metrics.snapshot.is_some_and(|id| id.index >= wanted);
         let waited = self.raft.wait(patience).metrics(taken, "a snapshot").await;
@@ -379,6 +405,7 @@ impl Group {
 
     /// Stops the group. What was acknowledged is on the disk already.
     pub async fn shutdown(&self) {
+        self.exports.close();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(partition = %self.partition, %error, "a group did not shut down cleanly");
         }
@@ -392,14 +419,22 @@ async fn resign(raft: Raft<Types, Machine>, stops: Arc<Notify>) {
     let _ended = raft.shutdown().await;
 }
 
-/// The state is flushed only after its entries were synced: a log that ends before it has lost entries.
+/// The state is flushed only after its entries were synced: a log that ends before it has lost entries. The log is purged
+/// only after the state behind it was flushed, or together with the install of a snapshot: one that begins after the state
+/// has lost what is between.
 fn check_order(partition: PartitionId, log: &GroupLog, machine: &Machine) -> Result<(), StoreError> {
-    let (last, applied) = (log.last(), machine.applied());
+    let (last, applied, purged) = (log.last(), machine.applied(), log.purged_index());
+    let index = |id: Option<EntryId>| id.map_or(0, |id| id.index);
     if applied > last {
-        let index = |id: Option<crate::raft::types::EntryId>| id.map_or(0, |id| id.index);
         return Err(StoreError::Damaged(format!(
             "partition {partition}: the log ends at entry {}, but entry {} was applied: acknowledged entries are gone",
             index(last),
+            index(applied)
+        )));
+    }
+    if purged > index(applied) {
+        return Err(StoreError::Damaged(format!(
+            "partition {partition}: the log begins after entry {purged}, but the state ends at {}: what is between is gone",
             index(applied)
         )));
     }

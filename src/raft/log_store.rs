@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::codec::{self, pb};
 use crate::ids::PartitionId;
 use crate::raft::log_thread::{Done, Durable, LogHandle, Write};
+use crate::raft::purge::LogBytes;
 use crate::raft::types::{
     EntryId, LogEntry, Types, Vote, entry_from, entry_id_from, entry_id_of, entry_id_to, entry_to, vote_from, vote_to,
 };
@@ -44,6 +45,7 @@ struct Tail {
     last: Option<EntryId>,
     /// How often entries were cut off at either end. What was read from the disk meanwhile may not fit what is in memory.
     cuts: u64,
+    size: LogBytes,
 }
 
 impl Tail {
@@ -111,10 +113,14 @@ impl GroupLog {
             Some(bytes) => Some(entry_id_from(&codec::open::<pb::LogId>("the last purged entry's id", bytes)?)),
             None => None,
         };
-        let last = family.last_entry(partition)?.map(entry_id_of).transpose()?.or(purged);
+        let last = family.last_entry(partition)?.map(entry_id_of).transpose()?;
+        // Entries that a snapshot covers may have been written once more while it was installed: the purge behind it, which
+        // would have removed them, did not come.
+        let last = last.filter(|last| purged.is_none_or(|purged: EntryId| purged.index < last.index)).or(purged);
         let first = purged.map_or(0, |id| id.index.saturating_add(1));
         let mut tail = Tail { vote, purged, first, last, ..Tail::default() };
         tail.durable = tail.end();
+        tail.size = LogBytes::of(first, tail.end(), family.bytes(partition));
         Ok(Self { partition, log, tail: Arc::new(Mutex::new(tail)) })
     }
 
@@ -130,6 +136,18 @@ impl GroupLog {
     /// The last entry's id.
     pub(super) fn last(&self) -> Option<EntryId> {
         self.tail().last
+    }
+
+    /// The index of the last purged entry.
+    pub(super) fn purged_index(&self) -> u64 {
+        self.tail().purged.map_or(0, |id| id.index)
+    }
+
+    /// How many bytes were appended so far, how many of them the log has, and up to where it may be purged if `keep` are to
+    /// stay.
+    pub(super) fn bytes(&self, keep: u64) -> (u64, u64, Option<u64>) {
+        let tail = self.tail();
+        (tail.size.total(), tail.size.kept(), tail.size.purgeable(keep))
     }
 
     /// Says that entries up to an index were applied.
@@ -293,6 +311,7 @@ impl RaftLogStorage<Types> for GroupLog {
                     tail.first = id.index;
                 }
                 tail.bytes = tail.bytes.saturating_add(bytes.len());
+                tail.size.add(id.index, bytes.len());
                 tail.last = Some(id);
                 tail.entries.push_back((entry, bytes.len()));
                 written.push((id.index, bytes));
@@ -310,6 +329,7 @@ impl RaftLogStorage<Types> for GroupLog {
                 return Ok(());
             }
             tail.drop_from(from);
+            tail.size.cut(from);
             tail.durable = tail.durable.min(from);
             tail.last = last_log_id.or(tail.purged);
             tail.cuts = tail.cuts.saturating_add(1);
@@ -331,6 +351,7 @@ impl RaftLogStorage<Types> for GroupLog {
                 tail.last = Some(log_id);
             }
             tail.drop_until(log_id.index);
+            tail.size.purge(log_id.index);
             tail.cuts = tail.cuts.saturating_add(1);
             (tail.end(), tail.cuts)
         };

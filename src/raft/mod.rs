@@ -7,6 +7,7 @@
 //! Deliberately absent: the meaning of a command (`reservation`), and the time that leases take (`region`).
 
 mod batcher;
+mod exports;
 mod gauges;
 mod group;
 mod heartbeat;
@@ -16,7 +17,10 @@ mod members;
 mod network;
 mod peer;
 mod pipeline;
+mod purge;
 mod reads;
+mod receive;
+mod snapshot;
 mod state_machine;
 #[cfg(test)]
 mod tests;
@@ -26,7 +30,7 @@ pub use gauges::Gauges;
 pub use group::{Group, GroupSettings, Leadership, Membership, Progress};
 pub use log_thread::{LogHandle, LogThread};
 pub use peer::Refused;
-pub use state_machine::{Change, Hook, Hooks};
+pub use state_machine::{Change, Hook, Hooks, ReplacedHook};
 pub use types::{Address, NodeId, OperationReply};
 
 /// Why a proposal has no reply.

@@ -26,7 +26,8 @@ use crate::peers::{Client, Peers};
 use crate::raft::heartbeat::{Heartbeats, Open};
 use crate::raft::members::node;
 use crate::raft::pipeline::{Answer, Pipeline, Target, request};
-use crate::raft::state_machine::Flushed;
+use crate::raft::snapshot;
+use crate::raft::state_machine::SnapshotData;
 use crate::raft::types::{Address, Leader, NodeId, Types, Vote, entry_id_from, entry_id_to, vote_message, vote_of};
 use crate::wire::v1;
 
@@ -223,17 +224,17 @@ impl NetTransferLeader<Types> for Peer {
 }
 
 impl NetSnapshot<Types> for Peer {
-    type SnapshotData = Flushed;
+    type SnapshotData = SnapshotData;
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: Snapshot<Leader, NodeId, Address, Flushed>,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        vote: Vote,
+        snapshot: Snapshot<Leader, NodeId, Address, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let text = format!("node {} needs a snapshot, and none can be sent", self.target.node_id);
-        Err(StreamingError::Unreachable(Unreachable::from_string(text)))
+        let Target { peers, node_id, partition } = &self.target;
+        snapshot::send(peers, *node_id, *partition, vote, snapshot, cancel).await
     }
 }
 

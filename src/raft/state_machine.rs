@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use futures_util::{Stream, TryStreamExt as _};
 use holdfast_client::keys::KeyKind;
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, StoredMembership};
 
 use crate::clock::{self, Monotonic};
@@ -16,7 +16,9 @@ use crate::codec::batch::{Batch, KeyOperation, Operation};
 use crate::codec::{CodecError, pb};
 use crate::ids::{Epoch, RecordKey};
 use crate::limits;
+use crate::raft::exports::{Exports, Meta, Outgoing};
 use crate::raft::log_store::GroupLog;
+use crate::raft::receive::Arrived;
 use crate::raft::types::{
     Address, EntryId, Leader, LoggedBatch, NodeId, OperationReply, Replies, StoredMembers, Types, entry_id_from,
     entry_id_to, stored_members_from, stored_members_to,
@@ -47,10 +49,15 @@ pub struct Hooks {
     pub before: Hook,
     /// After they are visible: whoever waits for a key looks again.
     pub after: Hook,
+    /// After a snapshot took the place of everything: whoever waits for any key looks again.
+    pub replaced: ReplacedHook,
 }
 
 /// Told of changes.
 pub type Hook = Box<dyn Fn(&[Change]) + Send + Sync>;
+
+/// Told that any key may have changed.
+pub type ReplacedHook = Box<dyn Fn() + Send + Sync>;
 
 /// What readers see of a group's state beside its records: as of the last written batch.
 pub(super) type View = Arc<RwLock<Arc<pb::GroupState>>>;
@@ -63,6 +70,9 @@ pub(super) struct Machine {
     hooks: Arc<Hooks>,
     log: GroupLog,
     swept: Arc<AtomicU64>,
+    exports: Arc<Exports>,
+    /// As it was on the disk when this process began.
+    at_start: Meta,
 }
 
 /// Changes that are not written yet.
@@ -92,7 +102,21 @@ impl Machine {
     pub(super) fn open(family: GroupFamily, hooks: Arc<Hooks>, log: GroupLog) -> Result<Self, StoreError> {
         let state = family.state()?.unwrap_or_default();
         let view = Arc::new(RwLock::new(Arc::new(state.clone())));
-        Ok(Self { family, state, view, hooks, log, swept: Arc::default() })
+        let exports = Exports::new(family.clone());
+        let mut machine =
+            Self { family, state, view, hooks, log, swept: Arc::default(), exports, at_start: Meta::default() };
+        machine.at_start = machine.meta()?;
+        Ok(machine)
+    }
+
+    /// What a snapshot of the state as it is now holds.
+    fn meta(&self) -> Result<Meta, CodecError> {
+        Ok(Meta { last_log_id: self.applied(), last_membership: self.members()? })
+    }
+
+    /// The snapshots for others.
+    pub(super) fn exports(&self) -> Arc<Exports> {
+        Arc::clone(&self.exports)
     }
 
     /// The expiry of the last record that a sweep removed since the start, in milliseconds since the Unix epoch: nothing
@@ -321,20 +345,27 @@ fn reserve_endpoint(operation: &KeyOperation) -> Option<&crate::ids::EndpointNam
     }
 }
 
-/// A snapshot of a group is its column family, flushed: there is nothing to copy until a peer asks for it.
+/// A snapshot of a group.
 #[derive(Debug)]
-pub(super) struct Flushed;
+pub(super) enum SnapshotData {
+    /// The column family, flushed: the log before it may go, and nothing is copied.
+    Flushed,
+    /// For a follower that needs what the log has no more.
+    Outgoing(Arc<Outgoing>),
+    /// From the leader, whole.
+    Received(Box<Arrived>),
+}
 
 /// Makes the state up to a position durable, so that the log before it may go.
 pub(super) struct Flusher {
     family: GroupFamily,
-    meta: SnapshotMeta<Leader, NodeId, Address>,
+    meta: Meta,
 }
 
-type GroupSnapshot = Snapshot<Leader, NodeId, Address, Flushed>;
+type GroupSnapshot = Snapshot<Leader, NodeId, Address, SnapshotData>;
 
 impl RaftSnapshotBuilder<Types> for Flusher {
-    type SnapshotData = Flushed;
+    type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<GroupSnapshot> {
         let family = self.family.clone();
@@ -342,12 +373,12 @@ impl RaftSnapshotBuilder<Types> for Flusher {
             .await
             .map_err(io::Error::other)?
             .map_err(io::Error::other)?;
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: Flushed })
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: SnapshotData::Flushed })
     }
 }
 
 impl RaftStateMachine<Types> for Machine {
-    type SnapshotData = Flushed;
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = Flusher;
 
     async fn applied_state(&mut self) -> io::Result<(Option<EntryId>, StoredMembers)> {
@@ -390,19 +421,45 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn get_snapshot_builder(&mut self) -> Flusher {
         let last_membership = self.members().unwrap_or_default();
-        let meta = SnapshotMeta { last_log_id: self.applied(), last_membership };
+        let meta = Meta { last_log_id: self.applied(), last_membership };
         Flusher { family: self.family.clone(), meta }
     }
 
-    async fn install_snapshot(
-        &mut self,
-        _meta: &SnapshotMeta<Leader, NodeId, Address>,
-        _snapshot: Flushed,
-    ) -> io::Result<()> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "a cluster of one node has nobody to install a snapshot from"))
+    async fn install_snapshot(&mut self, meta: &Meta, snapshot: SnapshotData) -> io::Result<()> {
+        let (SnapshotData::Received(arrived), Some(last)) = (snapshot, meta.last_log_id) else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "only what a leader sent is installed"));
+        };
+        let family = self.family.clone();
+        let id = entry_id_to(&last);
+        let installed = tokio::task::spawn_blocking(move || {
+            let Arrived { received, place } = *arrived;
+            let installed = family.install(received, id);
+            drop(place);
+            installed.and_then(|()| family.state())
+        });
+        let state = installed.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        self.state = state.unwrap_or_default();
+        if self.meta().map_err(io::Error::other)? != *meta {
+            let text = format!("the snapshot up to {last} has other members than its leader says");
+            return Err(io::Error::other(StoreError::Damaged(text)));
+        }
+        tracing::info!(partition = %self.family.partition(), %last, "a snapshot is installed");
+        // What a sweep knew of the records before is not so of these.
+        self.swept.store(0, Ordering::Relaxed);
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(self.state.clone());
+        self.log.applied(last.index);
+        (self.hooks.replaced)();
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<GroupSnapshot>> {
-        Ok(None)
+        if !self.exports.started() {
+            // openraft asks at its start how far the state is durable.
+            let meta = self.at_start.clone();
+            return Ok(meta.last_log_id.is_some().then_some(Snapshot { meta, snapshot: SnapshotData::Flushed }));
+        }
+        let outgoing = self.exports.current(self.log.purged_index()).await.map_err(io::Error::other)?;
+        Ok(outgoing
+            .map(|outgoing| Snapshot { meta: outgoing.meta().clone(), snapshot: SnapshotData::Outgoing(outgoing) }))
     }
 }

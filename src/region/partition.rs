@@ -44,6 +44,7 @@ impl Following {
     pub(super) fn hooks(&self) -> Hooks {
         let leases = Arc::clone(&self.leases);
         let wakers = Arc::clone(&self.wakers);
+        let all_wakers = Arc::clone(&self.wakers);
         Hooks {
             before: Box::new(move |changes: &[Change]| {
                 let now = clock::monotonic();
@@ -56,6 +57,10 @@ impl Following {
                     wakers.ring(&change.key);
                 }
                 wakers.applied.notify_waiters();
+            }),
+            replaced: Box::new(move || {
+                all_wakers.ring_all();
+                all_wakers.applied.notify_waiters();
             }),
         }
     }

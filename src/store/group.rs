@@ -3,19 +3,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rocksdb::{DB, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{BoundColumnFamily, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
 
-use super::{StoreError, family};
+use super::families::Current;
+use super::{Inner, StoreError};
 use crate::codec::{self, keys, pb};
 use crate::ids::{Digest, EndpointName, PartitionId, RecordKey, TenantId};
 use crate::reservation::Record;
 use crate::time::LogTime;
 
-/// The column family of one group's state. Cheap to clone.
+/// One group's state, in the column family of its current generation. Cheap to clone.
 #[derive(Clone)]
 pub struct GroupFamily {
-    db: Arc<DB>,
-    name: Arc<str>,
+    pub(super) inner: Arc<Inner>,
+    pub(super) current: Arc<Current>,
 }
 
 /// How much there is of one group.
@@ -110,8 +111,18 @@ impl GroupBatch {
 }
 
 impl GroupFamily {
-    pub(super) fn new(db: Arc<DB>, partition: PartitionId) -> Self {
-        Self { db, name: keys::family(partition).into() }
+    pub(super) fn new(inner: Arc<Inner>, current: Arc<Current>) -> Self {
+        Self { inner, current }
+    }
+
+    /// Whose state it is.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.current.partition
+    }
+
+    fn family(&self) -> Result<Arc<BoundColumnFamily<'_>>, StoreError> {
+        self.current.family(&self.inner.db)
     }
 
     /// Makes a batch visible at once. It is durable after the next flush, and until then by the log.
@@ -119,17 +130,17 @@ impl GroupFamily {
     /// # Errors
     /// When the disk refuses.
     pub fn write(&self, batch: GroupBatch) -> Result<(), StoreError> {
-        let state = family(&self.db, &self.name)?;
+        let state = self.family()?;
         let mut writes = WriteBatch::default();
         for (key, value) in batch.changes {
             match value {
-                Some(value) => writes.put_cf(state, key, value),
-                None => writes.delete_cf(state, key),
+                Some(value) => writes.put_cf(&state, key, value),
+                None => writes.delete_cf(&state, key),
             }
         }
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        Ok(self.db.write_opt(writes, &options)?)
+        Ok(self.inner.db.write_opt(writes, &options)?)
     }
 
     /// A key's record.
@@ -137,7 +148,7 @@ impl GroupFamily {
     /// # Errors
     /// When the disk refuses or is damaged.
     pub fn record(&self, key: &RecordKey) -> Result<Option<Record>, StoreError> {
-        let Some(bytes) = self.db.get_pinned_cf(family(&self.db, &self.name)?, keys::record(key))? else {
+        let Some(bytes) = self.inner.db.get_pinned_cf(&self.family()?, keys::record(key))? else {
             return Ok(None);
         };
         Ok(Some(codec::record::decode(&bytes)?))
@@ -148,7 +159,7 @@ impl GroupFamily {
     /// # Errors
     /// When the disk refuses or is damaged.
     pub fn envelope(&self, key: &RecordKey, digest: &Digest) -> Result<Option<pb::Envelope>, StoreError> {
-        let Some(bytes) = self.db.get_cf(family(&self.db, &self.name)?, keys::envelope(key, digest))? else {
+        let Some(bytes) = self.inner.db.get_cf(&self.family()?, keys::envelope(key, digest))? else {
             return Ok(None);
         };
         Ok(Some(codec::record::decode_envelope(bytes.into(), digest)?))
@@ -159,7 +170,7 @@ impl GroupFamily {
     /// # Errors
     /// When the disk refuses or is damaged.
     pub fn horizon(&self, tenant: &TenantId, endpoint: &EndpointName) -> Result<Option<u64>, StoreError> {
-        let Some(bytes) = self.db.get_pinned_cf(family(&self.db, &self.name)?, keys::horizon(tenant, endpoint))? else {
+        let Some(bytes) = self.inner.db.get_pinned_cf(&self.family()?, keys::horizon(tenant, endpoint))? else {
             return Ok(None);
         };
         let bytes: [u8; 8] =
@@ -172,7 +183,7 @@ impl GroupFamily {
     /// # Errors
     /// When the disk refuses or is damaged.
     pub fn state(&self) -> Result<Option<pb::GroupState>, StoreError> {
-        let Some(bytes) = self.db.get_cf(family(&self.db, &self.name)?, keys::STATE)? else { return Ok(None) };
+        let Some(bytes) = self.inner.db.get_cf(&self.family()?, keys::STATE)? else { return Ok(None) };
         Ok(Some(codec::open("a group's state", bytes)?))
     }
 
@@ -206,9 +217,11 @@ impl GroupFamily {
     fn scan(&self, start: &[u8], end: Vec<u8>, limit: usize) -> Result<Vec<Box<[u8]>>, StoreError> {
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(end);
-        let state = family(&self.db, &self.name)?;
+        let state = self.family()?;
         let mut found = Vec::new();
-        for item in self.db.iterator_cf_opt(state, options, IteratorMode::From(start, Direction::Forward)).take(limit) {
+        for item in
+            self.inner.db.iterator_cf_opt(&state, options, IteratorMode::From(start, Direction::Forward)).take(limit)
+        {
             found.push(item?.0);
         }
         Ok(found)
@@ -219,8 +232,8 @@ impl GroupFamily {
     /// # Errors
     /// When the family is not there.
     pub fn sizes(&self) -> Result<GroupSizes, StoreError> {
-        let state = family(&self.db, &self.name)?;
-        let of = |name| self.db.property_int_value_cf(state, name).map(Option::unwrap_or_default);
+        let state = self.family()?;
+        let of = |name| self.inner.db.property_int_value_cf(&state, name).map(Option::unwrap_or_default);
         Ok(GroupSizes {
             keys: of("rocksdb.estimate-num-keys")?,
             live_bytes: of("rocksdb.estimate-live-data-size")?,
@@ -235,7 +248,12 @@ impl GroupFamily {
     /// # Errors
     /// When the disk refuses.
     pub fn flush(&self) -> Result<(), StoreError> {
-        Ok(self.db.flush_cf(family(&self.db, &self.name)?)?)
+        let generation = self.current.generation();
+        match self.inner.db.flush_cf(&self.family()?) {
+            // A snapshot was installed meanwhile: it is durable, and later than what stood here.
+            Err(_) if self.current.generation() != generation => Ok(()),
+            flushed => Ok(flushed?),
+        }
     }
 }
 

@@ -7,9 +7,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use rocksdb::DB;
-
-use super::StoreError;
+use super::{Database, StoreError};
 use crate::codec::{self, keys, pb};
 
 /// The database's directory inside the data directory.
@@ -18,6 +16,13 @@ const FILE: &str = "identity";
 
 /// What the file says before the database is opened.
 pub(super) struct Claim(pb::Identity);
+
+impl Claim {
+    /// Whether the making of the directory was finished.
+    pub(super) fn is_made(&self) -> bool {
+        self.0.made
+    }
+}
 
 fn disk(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Disk(format!("{}: {error}", path.display()))
@@ -75,7 +80,7 @@ pub(super) fn claim(path: &Path, asked: pb::Identity) -> Result<Claim, StoreErro
 }
 
 /// Checks the database's identity against the file's, or gives a new database its identity.
-pub(super) fn confirm(path: &Path, db: &DB, claim: Claim) -> Result<pb::Identity, StoreError> {
+pub(super) fn confirm(path: &Path, db: &Database, claim: Claim) -> Result<pb::Identity, StoreError> {
     let Claim(mut identity) = claim;
     match db.get(keys::IDENTITY)? {
         Some(bytes) => {

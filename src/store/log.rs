@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use rocksdb::{DB, Direction, IteratorMode, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{Direction, IteratorMode, Range, ReadOptions, WriteBatch, WriteOptions};
 
-use super::{StoreError, family};
+use super::families::family;
+use super::{Database, StoreError};
 use crate::codec::keys;
 use crate::ids::PartitionId;
 
 /// The column family of the logs.
 #[derive(Clone)]
 pub struct LogFamily {
-    db: Arc<DB>,
+    db: Arc<Database>,
 }
 
 /// Writes that go to the disk together.
@@ -49,7 +50,7 @@ impl LogBatch {
 }
 
 impl LogFamily {
-    pub(super) fn new(db: Arc<DB>) -> Self {
+    pub(super) fn new(db: Arc<Database>) -> Self {
         Self { db }
     }
 
@@ -62,14 +63,14 @@ impl LogFamily {
         let mut writes = WriteBatch::default();
         for change in batch.changes {
             match change {
-                Change::Put(key, value) => writes.put_cf(log, key, value),
+                Change::Put(key, value) => writes.put_cf(&log, key, value),
                 Change::DeleteEntries { partition, from, until } => {
                     let start = keys::entry(partition, from).to_vec();
                     let end = match until {
                         Some(until) => keys::entry(partition, until).to_vec(),
                         None => keys::entries_end(partition).to_vec(),
                     };
-                    writes.delete_range_cf(log, start, end);
+                    writes.delete_range_cf(&log, start, end);
                 }
             }
         }
@@ -83,7 +84,7 @@ impl LogFamily {
     /// # Errors
     /// When the disk refuses or is damaged.
     pub fn vote(&self, partition: PartitionId) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.db.get_cf(family(&self.db, keys::LOG_FAMILY)?, keys::vote(partition))?)
+        Ok(self.db.get_cf(&family(&self.db, keys::LOG_FAMILY)?, keys::vote(partition))?)
     }
 
     /// The id of a group's last purged entry.
@@ -91,7 +92,7 @@ impl LogFamily {
     /// # Errors
     /// When the disk refuses or is damaged.
     pub fn purged(&self, partition: PartitionId) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.db.get_cf(family(&self.db, keys::LOG_FAMILY)?, keys::purged(partition))?)
+        Ok(self.db.get_cf(&family(&self.db, keys::LOG_FAMILY)?, keys::purged(partition))?)
     }
 
     /// The entries of a group from `start` up to `end`, exclusive, as far as they are there, each with its index.
@@ -104,13 +105,21 @@ impl LogFamily {
         let first = keys::entry(partition, start);
         let log = family(&self.db, keys::LOG_FAMILY)?;
         let mut entries = Vec::new();
-        for item in self.db.iterator_cf_opt(log, options, IteratorMode::From(&first, Direction::Forward)) {
+        for item in self.db.iterator_cf_opt(&log, options, IteratorMode::From(&first, Direction::Forward)) {
             let (key, value) = item?;
             let index = keys::entry_index(&key)
                 .ok_or_else(|| StoreError::Damaged(format!("the log has a key of {} bytes", key.len())))?;
             entries.push((index, value.into_vec()));
         }
         Ok(entries)
+    }
+
+    /// About how many bytes a group's entries have on the disk.
+    #[must_use]
+    pub fn bytes(&self, partition: PartitionId) -> u64 {
+        let (start, end) = (keys::entry(partition, 0), keys::entries_end(partition));
+        let Ok(log) = family(&self.db, keys::LOG_FAMILY) else { return 0 };
+        self.db.get_approximate_sizes_cf(&log, &[Range::new(&start, &end)]).into_iter().sum()
     }
 
     /// A group's last entry.
@@ -122,7 +131,7 @@ impl LogFamily {
         options.set_iterate_lower_bound(keys::entry(partition, 0).to_vec());
         let last = keys::entry(partition, u64::MAX);
         let log = family(&self.db, keys::LOG_FAMILY)?;
-        let mut backwards = self.db.iterator_cf_opt(log, options, IteratorMode::From(&last, Direction::Reverse));
+        let mut backwards = self.db.iterator_cf_opt(&log, options, IteratorMode::From(&last, Direction::Reverse));
         Ok(backwards.next().transpose()?.map(|(_, value)| value.into_vec()))
     }
 
@@ -131,6 +140,6 @@ impl LogFamily {
     /// # Errors
     /// When the disk refuses.
     pub fn flush(&self) -> Result<(), StoreError> {
-        Ok(self.db.flush_cf(family(&self.db, keys::LOG_FAMILY)?)?)
+        Ok(self.db.flush_cf(&family(&self.db, keys::LOG_FAMILY)?)?)
     }
 }

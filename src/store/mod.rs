@@ -1,4 +1,5 @@
 //! The only user of RocksDB: one database a node, a column family for all logs and one a partition for its state.
+//! Snapshots of a group leave through [`export`](GroupFamily::pin) and come in through [`install`](GroupFamily::install).
 //!
 //! [`LogFamily`] writes are synced before they return. [`GroupFamily`] writes bypass the write-ahead log: after a crash a
 //! group's state is what was last flushed, and what came after is applied again from the log. A flush precedes every
@@ -7,23 +8,37 @@
 //! Deliberately absent: what the bytes mean (`codec`), and any retry: an error of the disk is passed up, and whoever
 //! gets it stops.
 
+mod export;
+mod families;
 mod group;
 mod identity;
+mod install;
 mod log;
 mod options;
+mod snapshots;
 mod tail;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rocksdb::{ColumnFamilyDescriptor, DB, ErrorKind};
+use rocksdb::{DBWithThreadMode, ErrorKind, MultiThreaded};
 
-use crate::codec::{CodecError, keys, pb};
-use crate::ids::PartitionCount;
+use crate::codec::{CodecError, pb};
+use crate::ids::{PartitionCount, PartitionId};
 
+pub use export::{Export, Pinned};
 pub use group::{GroupBatch, GroupFamily, GroupSizes};
 pub use identity::{peek, set_founders};
+pub use install::{Incoming, Position, Received, Refused};
 pub use log::{LogBatch, LogFamily};
+pub use snapshots::SnapshotFile;
+
+use families::Current;
+use snapshots::Snapshots;
+
+/// RocksDB, with families that can be made and dropped while it runs.
+type Database = DBWithThreadMode<MultiThreaded>;
 
 /// What a store may use of the machine.
 #[derive(Clone, Debug)]
@@ -82,8 +97,16 @@ impl From<CodecError> for StoreError {
 
 /// One node's database.
 pub struct Store {
-    db: Arc<DB>,
+    inner: Arc<Inner>,
+    groups: BTreeMap<PartitionId, Arc<Current>>,
+}
+
+/// What every family needs.
+struct Inner {
+    db: Arc<Database>,
+    options: options::Shared,
     path: PathBuf,
+    snapshots: Snapshots,
 }
 
 impl Store {
@@ -98,34 +121,30 @@ impl Store {
         asked: pb::Identity,
     ) -> Result<(Self, pb::Identity), StoreError> {
         let claim = identity::claim(path, asked)?;
+        let is_new = !claim.is_made();
         let directory = path.join(identity::DATABASE);
-        let db = Self::open_database(&directory, settings, partitions)?;
-        let store = Self { db: Arc::new(db), path: path.to_owned() };
-        let identity = identity::confirm(path, &store.db, claim)?;
-        Ok((store, identity))
-    }
-
-    fn open_database(path: &Path, settings: &StoreSettings, partitions: PartitionCount) -> Result<DB, StoreError> {
-        let shared = options::Shared::new(settings);
-        let mut families = vec![
-            ColumnFamilyDescriptor::new(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, shared.small()),
-            ColumnFamilyDescriptor::new(keys::LOG_FAMILY, shared.log()),
-        ];
-        families.extend(partitions.all().map(|id| ColumnFamilyDescriptor::new(keys::family(id), shared.state())));
-        tail::check(path)?;
-        DB::open_cf_descriptors(&shared.database(), path, families).map_err(|error| opening(path, &error))
+        let options = options::Shared::new(settings);
+        let db = families::open(&directory, &options, partitions)?;
+        let identity = identity::confirm(path, &db, claim)?;
+        let generations = families::settle(&db, &directory, &options, partitions, is_new)?;
+        let snapshots = Snapshots::open(path)?;
+        let groups =
+            generations.into_iter().map(|(id, generation)| (id, Arc::new(Current::new(id, generation)))).collect();
+        let inner = Inner { db: Arc::new(db), options, path: path.to_owned(), snapshots };
+        Ok((Self { inner: Arc::new(inner), groups }, identity))
     }
 
     /// The logs of all groups.
     #[must_use]
     pub fn log(&self) -> LogFamily {
-        LogFamily::new(Arc::clone(&self.db))
+        LogFamily::new(Arc::clone(&self.inner.db))
     }
 
     /// The state of one group.
     #[must_use]
-    pub fn group(&self, partition: crate::ids::PartitionId) -> GroupFamily {
-        GroupFamily::new(Arc::clone(&self.db), partition)
+    pub fn group(&self, partition: PartitionId) -> GroupFamily {
+        let current = self.groups.get(&partition).cloned();
+        GroupFamily::new(Arc::clone(&self.inner), current.unwrap_or_else(|| Arc::new(Current::new(partition, 0))))
     }
 
     /// Free bytes on the data disk, for an unprivileged process.
@@ -133,9 +152,7 @@ impl Store {
     /// # Errors
     /// When the file system does not say.
     pub fn free_bytes(&self) -> Result<u64, StoreError> {
-        let stat = rustix::fs::statvfs(&self.path)
-            .map_err(|error| StoreError::Disk(format!("{}: {error}", self.path.display())))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        self.inner.free_bytes()
     }
 
     /// Flushes everything and closes, so that the next start has nothing to recover.
@@ -147,9 +164,17 @@ impl Store {
             self.group(partition).flush()?;
         }
         self.log().flush()?;
-        self.db.flush_wal(true)?;
-        self.db.cancel_all_background_work(true);
+        self.inner.db.flush_wal(true)?;
+        self.inner.db.cancel_all_background_work(true);
         Ok(())
+    }
+}
+
+impl Inner {
+    fn free_bytes(&self) -> Result<u64, StoreError> {
+        let stat = rustix::fs::statvfs(&self.path)
+            .map_err(|error| StoreError::Disk(format!("{}: {error}", self.path.display())))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 }
 
@@ -179,9 +204,4 @@ fn opening(path: &Path, error: &rocksdb::Error) -> StoreError {
         | ErrorKind::CompactionTooLarge
         | ErrorKind::ColumnFamilyDropped => StoreError::Damaged(format!("{} does not open: {text}", path.display())),
     }
-}
-
-/// A family that was named when the database was opened. It is there, or this program is broken.
-fn family<'a>(db: &'a DB, name: &str) -> Result<&'a rocksdb::ColumnFamily, StoreError> {
-    db.cf_handle(name).ok_or_else(|| StoreError::Damaged(format!("the column family {name} is not there")))
 }

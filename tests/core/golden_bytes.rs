@@ -144,8 +144,8 @@ fn rows() {
     let (from, until) = keys::expiries(LogTime::from_unix_ms(1), LogTime::from_unix_ms(samples::AT));
     let (held_from, held_until) = keys::all_held();
     let digest = Digest([0xe1; 32]);
-    let table: [(&str, Vec<u8>); 16] = [
-        ("family", keys::family(partition).into_bytes()),
+    let table: [(&str, Vec<u8>); 18] = [
+        ("family", keys::family(partition, 0).into_bytes()),
         ("log-family", keys::LOG_FAMILY.as_bytes().to_vec()),
         ("identity", keys::IDENTITY.to_vec()),
         ("state", keys::STATE.to_vec()),
@@ -161,6 +161,8 @@ fn rows() {
         ("held", keys::held(&key)),
         ("all-held", [held_from, held_until].concat()),
         ("horizon", keys::horizon(&samples::tenant(), &samples::endpoint())),
+        ("later-family", keys::family(partition, 7).into_bytes()),
+        ("generation", keys::generation(partition)),
     ];
     let mut text = String::new();
     for (name, bytes) in &table {
@@ -190,6 +192,8 @@ fn messages() {
     message("entry-v1-membership", &membership);
     message("group-state-v1", &samples::group_state());
     message("identity-v1", &samples::identity());
+    let snapshot = Some(pb::LogId { term: 2, node_id: 1, index: 6 });
+    message("generation-v1", &pb::Generation { number: 7, snapshot });
 }
 
 /// No file of the directory is without a test.
@@ -202,6 +206,7 @@ fn every_file_is_read() {
         "entry-v1-membership.hex",
         "envelope-v1-minimal.hex",
         "envelope-v1.hex",
+        "generation-v1.hex",
         "group-state-v1.hex",
         "identity-v1.hex",
         "keys-v1.hex",

@@ -78,7 +78,7 @@ impl Node {
         let store = open_store(self.directory.path());
         let (log, handle) = LogThread::start(store.log()).unwrap();
         let settings = GroupSettings { node_id: self.id, cluster_id: "c".into(), founders };
-        let hooks = Hooks { before: Box::new(|_| ()), after: Box::new(|_| ()) };
+        let hooks = Hooks { before: Box::new(|_| ()), after: Box::new(|_| ()), replaced: Box::new(|| ()) };
         let faults = faults.subscribe();
         let address: SocketAddr = self.at.peer.parse().unwrap();
         let group = runtime.block_on(async {

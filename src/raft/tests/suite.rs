@@ -31,7 +31,7 @@ impl StoreBuilder<Types, GroupLog, Machine, Ground> for Builder {
         // It ends with the last handle, when a test has ended.
         let (_thread, handle) = LogThread::start(store.log()).unwrap();
         let log = GroupLog::open(PartitionId(0), handle).unwrap();
-        let hooks = Hooks { before: Box::new(|_| ()), after: Box::new(|_| ()) };
+        let hooks = Hooks { before: Box::new(|_| ()), after: Box::new(|_| ()), replaced: Box::new(|| ()) };
         let machine = Machine::open(store.group(PartitionId(0)), Arc::new(hooks), log.clone()).unwrap();
         Ok((Ground { _store: Arc::new(store), _directory: directory }, log, machine))
     }

@@ -82,15 +82,21 @@ impl v1::peer_server::Peer for Service {
         reply.map(Response::new).map_err(|refused| Status::unavailable(refused.to_string()))
     }
 
-    async fn hello(&self, _: Request<v1::HelloRequest>) -> Result<Response<v1::HelloReply>, Status> {
-        Err(Status::unimplemented("only Raft"))
+    async fn hello(&self, request: Request<v1::HelloRequest>) -> Result<Response<v1::HelloReply>, Status> {
+        self.check(&request).map(|_| Response::new(v1::HelloReply::default()))
     }
 
     async fn install_snapshot(
         &self,
-        _: Request<Streaming<v1::SnapshotPart>>,
+        request: Request<Streaming<v1::SnapshotPart>>,
     ) -> Result<Response<Self::InstallSnapshotStream>, Status> {
-        Err(Status::unimplemented("only Raft"))
+        let link = self.check(&request)?;
+        let mut parts = request.into_inner();
+        let Some(v1::snapshot_part::Part::Header(header)) = parts.message().await?.and_then(|part| part.part) else {
+            return Err(Status::invalid_argument("no header"));
+        };
+        let answers = self.group.peer_snapshot(header, parts);
+        Ok(Response::new(Box::pin(answers.take_until(cut(self.faults.clone(), link)))))
     }
 
     async fn forward(

@@ -4,12 +4,12 @@
 use std::fs;
 
 use proptest::prelude::*;
-use rocksdb::{ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, IteratorMode, WriteOptions};
+use rocksdb::{ColumnFamilyDescriptor, DEFAULT_COLUMN_FAMILY_NAME, IteratorMode, WriteOptions};
 
 use super::*;
 use crate::codec::keys;
 use crate::ids::PartitionCount;
-use crate::store::{Store, StoreSettings, options};
+use crate::store::{Database, StoreSettings, families, options};
 
 fn fragment(kind: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = masked(crc32c_append(crc32c(&[kind]), payload)).to_le_bytes().to_vec();
@@ -202,14 +202,14 @@ fn settings() -> StoreSettings {
     StoreSettings { block_cache_bytes: 1 << 20, write_buffer_bytes: 16 << 20 }
 }
 
-fn open(directory: &Path) -> Result<DB, rocksdb::Error> {
+fn open(directory: &Path) -> Result<Database, rocksdb::Error> {
     let shared = options::Shared::new(&settings());
     let mut families = vec![
         ColumnFamilyDescriptor::new(DEFAULT_COLUMN_FAMILY_NAME, shared.small()),
         ColumnFamilyDescriptor::new(keys::LOG_FAMILY, shared.log()),
     ];
-    families.extend(partitions().all().map(|id| ColumnFamilyDescriptor::new(keys::family(id), shared.state())));
-    DB::open_cf_descriptors(&shared.database(), directory, families)
+    families.extend(partitions().all().map(|id| ColumnFamilyDescriptor::new(keys::family(id, 0), shared.state())));
+    Database::open_cf_descriptors(&shared.database(), directory, families)
 }
 
 fn partitions() -> PartitionCount {
@@ -231,12 +231,12 @@ fn database(directory: &Path, lengths: &[usize]) {
     let mut synced = WriteOptions::default();
     synced.set_sync(true);
     for (number, length) in lengths.iter().enumerate() {
-        db.put_cf_opt(family, [number as u8], vec![b'v'; *length], &synced).unwrap();
+        db.put_cf_opt(&family, [number as u8], vec![b'v'; *length], &synced).unwrap();
     }
 }
 
-fn count(db: &DB) -> usize {
-    db.iterator_cf(db.cf_handle(keys::LOG_FAMILY).unwrap(), IteratorMode::Start).map(Result::unwrap).count()
+fn count(db: &Database) -> usize {
+    db.iterator_cf(&db.cf_handle(keys::LOG_FAMILY).unwrap(), IteratorMode::Start).map(Result::unwrap).count()
 }
 
 #[test]
@@ -260,7 +260,8 @@ fn what_rocksdb_forgets_is_refused() {
         let mut bytes = wal.clone();
         bytes[at] ^= flip;
         fs::write(directory.join(file), &bytes).unwrap();
-        let refused = Store::open_database(&directory, &settings(), partitions()).map(|_| ()).unwrap_err();
+        let refused =
+            families::open(&directory, &options::Shared::new(&settings()), partitions()).map(|_| ()).unwrap_err();
         let StoreError::Damaged(text) = &refused else { panic!("{refused}") };
         assert!(text.contains(&format!("{} at byte {third}: ", file.display())), "{text}");
         if field == "length" {
@@ -271,7 +272,10 @@ fn what_rocksdb_forgets_is_refused() {
     let directory = place.path().join("cut");
     copy(&source, &directory);
     fs::write(directory.join(file), &wal[..wal.len() - 1]).unwrap();
-    assert_eq!(count(&Store::open_database(&directory, &settings(), partitions()).unwrap()), lengths.len() - 1);
+    assert_eq!(
+        count(&families::open(&directory, &options::Shared::new(&settings()), partitions()).unwrap()),
+        lengths.len() - 1
+    );
 }
 
 /// Where records and fragments begin.
@@ -294,7 +298,7 @@ fn a_database_without_current_is_not_made_anew() {
     let directory = place.path().join("db");
     database(&directory, &[10]);
     fs::remove_file(directory.join("CURRENT")).unwrap();
-    let refused = Store::open_database(&directory, &settings(), partitions()).map(|_| ()).unwrap_err();
+    let refused = families::open(&directory, &options::Shared::new(&settings()), partitions()).map(|_| ()).unwrap_err();
     assert!(matches!(&refused, StoreError::Damaged(text) if text.contains("CURRENT is missing")), "{refused}");
     for path in logs_of(&directory) {
         fs::remove_file(path).unwrap();
@@ -324,7 +328,7 @@ fn a_malformed_current_is_left_to_rocksdb() {
             let mut damaged = current.clone();
             damaged[at] ^= 1 << bit;
             fs::write(directory.join("CURRENT"), &damaged).unwrap();
-            let refused = Store::open_database(&directory, &settings(), partitions()).map(|_| ());
+            let refused = families::open(&directory, &options::Shared::new(&settings()), partitions()).map(|_| ());
             assert!(matches!(refused, Err(StoreError::Damaged(_))), "byte {at}, bit {bit}: {refused:?}");
         }
     }
