@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use futures_util::stream;
 use holdfast_client::proto::v1 as api;
+use holdfast_client::proto::v1::reservations_client::ReservationsClient;
 use holdfast_client::proto::v1::session_answer::Answer;
 use holdfast_client::proto::v1::session_call::Call;
 use prost::Message;
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::harness::{self, Place, STOP_DEADLINE};
 use crate::payload;
 use crate::talk::{Ask, complete, release};
@@ -279,7 +280,7 @@ async fn calls_outlive_the_session_they_came_on() -> anyhow::Result<()> {
     let _machine = harness::beside_another().await?;
     let place = Place::new()?;
     let node = place.start().run().await?;
-    let client = Client::grpc(node.address())?;
+    let client = ReservationsClient::new(client::channel(node.address())?);
     for round in 0..20 {
         let key = format!("k{round}");
         let mut talk = Talk::open(node.address()).await?;
@@ -290,7 +291,7 @@ async fn calls_outlive_the_session_they_came_on() -> anyhow::Result<()> {
         let of = |key: String| api::LookupRequest { tenant: "acme".to_owned(), key };
         for key in [key.clone(), format!("{key}-other")] {
             harness::until("both keys are granted", STOP_DEADLINE, async || {
-                let found = client.lookup(of(key.clone())).await.map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+                let found = client.clone().lookup(of(key.clone())).await?.into_inner();
                 Ok(found.record.map(drop))
             })
             .await?;
