@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::harness::{self, Place, STOP_DEADLINE};
+use crate::history::Request;
 use crate::payload;
 use crate::talk::{Ask, complete, release};
 
@@ -89,8 +90,9 @@ fn reserve(id: u64, key: &str, wait_ms: u32) -> api::SessionCall {
     let request = api::ReserveRequest {
         tenant: "acme".to_owned(),
         key: key.to_owned(),
-        fingerprint: Some(api::Fingerprint { kind: Some(api::fingerprint::Kind::Digest("print".into())) }),
-        nonce: id.to_be_bytes().to_vec().into(),
+        endpoint: payload::ENDPOINT.to_owned(),
+        fingerprint: Some(payload::fingerprint(Request(0))),
+        nonce: format!("session-{id}").into(),
         lease_ms: Some(60_000),
         wait_ms: (wait_ms > 0).then_some(wait_ms),
         ..api::ReserveRequest::default()
@@ -183,7 +185,7 @@ async fn what_is_wrong_with_one_call_is_its_own_failure() -> anyhow::Result<()> 
     // A kind of call that this version does not know.
     talk.send([api::SessionCall { id: 2, timeout_ms: 0, call: None }]).await?;
     let (id, answer) = talk.answer().await?;
-    ensure!(id == 2 && failure(&answer)?.code == "body-invalid");
+    ensure!(id == 2 && failure(&answer)?.code == "input-invalid" && failure(&answer)?.definite);
 
     // Input that is wrong has the code that a call of its own gets.
     talk.send([reserve(3, "", 0)]).await?;
@@ -263,10 +265,10 @@ async fn a_client_that_does_not_read_stops_itself_alone() -> anyhow::Result<()> 
     let mut beside = Talk::open(node.address()).await?;
     for id in 0..200 {
         beside.send([reserve(id, &format!("beside-{id}"), 0)]).await?;
-        granted(beside.answer().await?.1)?;
+        granted(beside.answer().await.with_context(|| format!("call {id} beside it"))?.1)?;
     }
-    for _ in 0..REPLAYS {
-        let (id, answer) = talk.answer().await?;
+    for number in 0..REPLAYS {
+        let (id, answer) = talk.answer().await.with_context(|| format!("answer {number} that was not taken"))?;
         let Answer::Reserve(api::ReserveResponse { outcome: Some(outcome), .. }) = answer else { bail!("{answer:?}") };
         let api::reserve_response::Outcome::Replay(replay) = outcome else { bail!("{id}: {outcome:?}") };
         ensure!(replay.envelope == Some(payload::envelope(1, BODY_BYTES)), "{id}: other bytes");
@@ -280,7 +282,8 @@ async fn calls_outlive_the_session_they_came_on() -> anyhow::Result<()> {
     let _machine = harness::beside_another().await?;
     let place = Place::new()?;
     let node = place.start().run().await?;
-    let client = ReservationsClient::new(client::channel(node.address())?);
+    let channel = Endpoint::from_shared(format!("http://{}", node.address()))?.connect().await?;
+    let mut client = ReservationsClient::new(channel);
     for round in 0..20 {
         let key = format!("k{round}");
         let mut talk = Talk::open(node.address()).await?;
@@ -291,8 +294,7 @@ async fn calls_outlive_the_session_they_came_on() -> anyhow::Result<()> {
         let of = |key: String| api::LookupRequest { tenant: "acme".to_owned(), key };
         for key in [key.clone(), format!("{key}-other")] {
             harness::until("both keys are granted", STOP_DEADLINE, async || {
-                let found = client.clone().lookup(of(key.clone())).await?.into_inner();
-                Ok(found.record.map(drop))
+                Ok(client.lookup(of(key.clone())).await?.into_inner().record.map(drop))
             })
             .await?;
         }

@@ -8,6 +8,24 @@
 //! * A grant is handed out only while it may be started, counted on this process's own clock from before the request was
 //!   sent.
 //!
+//! ```no_run
+//! use holdfast_client::client::{Client, Envelope, Outcome, Reserve};
+//!
+//! # async fn pay() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::builder().nodes(["10.0.0.1:7400", "10.0.0.2:7400", "10.0.0.3:7400"]).connect().await?;
+//! match client.reserve(Reserve::new("shop", "invoice-7").digest("what is to be paid")).await? {
+//!     Outcome::Granted(grant) => {
+//!         grant.start()?;
+//!         // The effect.
+//!         grant.complete(Envelope::new(201, "paid")).await?;
+//!     }
+//!     Outcome::Replay(replay) => println!("the first response: {:?}", replay.envelope),
+//!     other => println!("not now: {other:?}"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Reading order: `types` (what goes in and out), `call` (one call with its resends), `grant`; below them `known` (what
 //! was learned of the cluster), `node`, `session`; and the pure parts `retry` and `routing`.
 //!
@@ -345,7 +363,7 @@ impl Inner {
 
     /// Asks for the topology, until one node answers.
     async fn refresh(&self) -> Result<(), Failed> {
-        let nodes = self.known().nodes();
+        let nodes = self.known().nodes(Moment::now());
         let mut last = Failed::for_good(codes::UNREACHABLE, Certainty::Definite, "no node was named".to_owned());
         for picked in nodes {
             match picked.node.topology(self.settings.attempt_timeout).await {

@@ -109,20 +109,18 @@ impl Session {
     }
 
     fn poll(&mut self, context: &mut Context<'_>, mut out: Frames) -> Poll<()> {
-        let look = self.outbox.look(context);
-        if look.gone {
-            self.leave();
-        }
-        let mut unsent = look.bytes;
         let mut rounds = 0;
         loop {
-            let read = unsent < limits::SESSION_UNSENT_BYTES && self.read(context);
-            let started = unsent < limits::SESSION_UNSENT_BYTES && self.start(&mut out);
-            let answered = self.collect(context, &mut out);
-            for frame in out.take() {
-                unsent = unsent.saturating_add(frame.len());
-                self.outbox.put(std::iter::once(frame));
+            // Anew in each round: it is emptied meanwhile, and only who was found to be full is woken.
+            let look = self.outbox.look(context);
+            if look.gone {
+                self.leave();
             }
+            let takes = look.bytes < limits::SESSION_UNSENT_BYTES;
+            let read = takes && self.read(context);
+            let started = takes && self.start(&mut out);
+            let answered = self.collect(context, &mut out);
+            self.outbox.put(out.take());
             if !read && !started && !answered {
                 break;
             }
@@ -272,6 +270,7 @@ fn kind(call: &v1::SessionCall) -> Kind {
 }
 
 fn failure(id: u64, error: &ApiError) -> v1::SessionAnswer {
+    error.told();
     v1::SessionAnswer { id, answer: Some(v1::session_answer::Answer::Failure(error.to_failure())) }
 }
 

@@ -69,6 +69,10 @@ impl Outbox {
 
     /// Puts frames in. Those that nobody will take are dropped.
     pub(super) fn put(&self, frames: impl Iterator<Item = BytesMut>) {
+        let mut frames = frames.peekable();
+        if frames.peek().is_none() {
+            return;
+        }
         let mut inside = self.inside();
         if inside.gone {
             return;
@@ -142,5 +146,79 @@ impl Drop for Answers {
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Wakes {
+        fn count(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn frame(bytes: usize) -> std::iter::Once<BytesMut> {
+        std::iter::once(BytesMut::from(vec![7; bytes].as_slice()))
+    }
+
+    #[test]
+    fn whoever_found_it_full_is_woken_when_there_is_less_in_it() {
+        let (outbox, mut answers) = Outbox::new();
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(Arc::clone(&wakes));
+        let mut context = Context::from_waker(&waker);
+        outbox.put(frame(10));
+        assert_eq!(outbox.look(&context), Look { bytes: 10, gone: false });
+        assert!(answers.poll_next_unpin(&mut context).is_ready());
+        assert_eq!(wakes.count(), 0, "there was room all the time");
+        for _ in 0..2 {
+            outbox.put(frame(limits::SESSION_UNSENT_BYTES));
+        }
+        assert!(outbox.look(&context).bytes > limits::SESSION_UNSENT_BYTES);
+        for woken in 1..=2 {
+            assert!(answers.poll_next_unpin(&mut context).is_ready());
+            assert_eq!(wakes.count(), woken);
+            assert_eq!(outbox.look(&context).bytes, limits::SESSION_UNSENT_BYTES * (2 - woken));
+        }
+        assert!(answers.poll_next_unpin(&mut context).is_pending());
+        outbox.put(frame(1));
+        assert_eq!(wakes.count(), 3, "who takes is woken by what is put in");
+        drop(answers);
+        assert_eq!((wakes.count(), outbox.look(&context)), (4, Look { bytes: 0, gone: true }));
+        outbox.put(frame(1));
+        assert_eq!(outbox.look(&context).bytes, 0, "nobody takes it");
+    }
+
+    #[test]
+    fn small_frames_that_wait_go_together_and_the_end_comes_last() {
+        let (outbox, mut answers) = Outbox::new();
+        let mut context = Context::from_waker(Waker::noop());
+        let half = limits::SESSION_FRAME_BYTES / 2;
+        for _ in 0..3 {
+            outbox.put(frame(half));
+        }
+        outbox.end(Some(Status::internal("broken")));
+        let mut lengths = Vec::new();
+        while let Poll::Ready(Some(Ok(frame))) = answers.poll_next_unpin(&mut context) {
+            lengths.push(frame.len());
+        }
+        assert_eq!(lengths, [2 * half, half]);
+        assert!(matches!(answers.poll_next_unpin(&mut context), Poll::Ready(None)), "the failure was said once");
     }
 }

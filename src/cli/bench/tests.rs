@@ -125,10 +125,7 @@ fn connections_grow_with_the_clients() {
 #[test]
 fn the_flags_make_a_plan_or_say_what_does_not_go_together() -> anyhow::Result<()> {
     let bench = |concurrency, connections| Bench {
-        asking: Asking {
-            address: super::super::client::Address::DEFAULT.parse().expect("the default address parses"),
-            output: Output::Text,
-        },
+        asking: Asking { address: Address::DEFAULT.parse().expect("the default address parses"), output: Output::Text },
         target: Vec::new(),
         session: false,
         concurrency,

@@ -80,9 +80,11 @@ impl Known {
         self.members.push(Member { serial, node: Arc::new(node), given, node_id: None, suspect_until: None });
     }
 
-    /// Every node, in the order in which they were named.
-    pub(super) fn nodes(&self) -> Vec<Picked> {
-        self.members.iter().map(|member| Picked { serial: member.serial, node: Arc::clone(&member.node) }).collect()
+    /// Every node, in the order in which they were named; those that failed a moment ago are last.
+    pub(super) fn nodes(&self, now: Moment) -> Vec<Picked> {
+        let (suspects, others): (Vec<_>, Vec<_>) = self.members.iter().partition(|member| member.is_suspect(now));
+        let members = others.into_iter().chain(suspects);
+        members.map(|member| Picked { serial: member.serial, node: Arc::clone(&member.node) }).collect()
     }
 
     /// The partition of a key, once their number is known.
@@ -194,6 +196,10 @@ impl Known {
 }
 
 impl Member {
+    fn is_suspect(&self, now: Moment) -> bool {
+        self.suspect_until.is_some_and(|until| now < until)
+    }
+
     fn candidate(&self, tried: &[u32]) -> Candidate {
         Candidate { node_id: self.node_id, suspect_until: self.suspect_until, tried: tried.contains(&self.serial) }
     }

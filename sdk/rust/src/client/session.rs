@@ -13,8 +13,8 @@ use std::time::Duration;
 use futures_util::Stream;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tonic::Streaming;
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
 use super::error::{Certainty, Failed, codes};
 use crate::proto::v1;
@@ -73,10 +73,8 @@ impl Session {
     pub(super) async fn open(mut client: ReservationsClient<Channel>) -> Result<Self, Failed> {
         let shared = Arc::new(Shared::default());
         let opened = client.session(Requests(Arc::clone(&shared))).await;
-        // Nothing is sent before the node's first message.
-        let definite = |failed: Failed| Failed { certainty: Certainty::Definite, ..failed };
-        let mut answers = opened.map_err(|status| definite(Failed::of_status(&status)))?.into_inner();
-        let hello = answers.message().await.map_err(|status| definite(Failed::of_status(&status)))?;
+        let mut answers = opened.map_err(|status| unopened(&status))?.into_inner();
+        let hello = answers.message().await.map_err(|status| unopened(&status))?;
         let most = hello.map_or(0, |hello| hello.max_in_flight);
         if most == 0 {
             let message = "the node ended the session before it began".to_owned();
@@ -326,6 +324,13 @@ fn envelope_weight(envelope: &v1::Envelope) -> usize {
 
 fn headers_weight(headers: &[v1::Header]) -> usize {
     headers.iter().map(|header| header.name.len() + header.value.len()).sum()
+}
+
+/// Why there is no session: the node takes none, whatever it would say to the call. Nothing is sent before its first
+/// message.
+fn unopened(status: &Status) -> Failed {
+    let failed = Failed::of_status(status);
+    Failed { certainty: Certainty::Definite, of_the_node: failed.retry_after.is_some(), ..failed }
 }
 
 fn lost(certainty: Certainty, message: &str) -> Failed {

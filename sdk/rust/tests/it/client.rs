@@ -161,10 +161,10 @@ async fn the_leader_is_asked_and_hints_are_followed() -> anyhow::Result<()> {
 
         region.fault(3, Fault::NotLeader(2));
         region.leader(2);
-        granted(&client, "b").await?;
+        drop(granted(&client, "b").await?);
         let asked: Vec<u64> = region.reserves().iter().map(|(node, _)| *node).collect();
         ensure!(asked == [3, 3, 2], "{transport:?}: {asked:?}");
-        granted(&client, "c").await?;
+        drop(granted(&client, "c").await?);
         let asked: Vec<u64> = region.reserves().iter().map(|(node, _)| *node).collect();
         ensure!(asked == [3, 3, 2, 2], "{transport:?}: it remembers: {asked:?}");
     }
@@ -176,20 +176,34 @@ async fn dead_and_slow_nodes_are_left_aside() -> anyhow::Result<()> {
     for transport in TRANSPORTS {
         let (region, mut nodes) = Region::start(3)?;
         let client = builder(&nodes, transport).connect().await?;
-        granted(&client, "before").await?;
+        drop(granted(&client, "before").await?);
         // The leader dies.
         drop(nodes.remove(0));
-        granted(&client, "dead").await?;
-        granted(&client, "dead too").await?;
+        drop(granted(&client, "dead").await?);
+        drop(granted(&client, "dead too").await?);
 
         // The next one is slow.
         region.leader(2);
         region.fault(2, Fault::Slow(PATIENCE));
         let started = region.arrived().len();
-        tokio::time::timeout(PATIENCE / 4, granted(&client, "slow")).await.context("nobody else was asked")??;
+        drop(tokio::time::timeout(PATIENCE / 4, granted(&client, "slow")).await.context("nobody else was asked")??);
         let asked: Vec<u64> = region.arrived().iter().skip(started).map(|arrived| arrived.node).collect();
         ensure!(asked.last() == Some(&3), "{transport:?}: {asked:?}");
     }
+    Ok(())
+}
+
+/// A node that shuts down says when it may be asked again; another one need not be waited for.
+#[tokio::test]
+async fn a_node_that_takes_no_session_is_left_aside() -> anyhow::Result<()> {
+    let (region, nodes) = Region::start(2)?;
+    region.fault(1, Fault::Closes);
+    let client = builder(&nodes, Transport::Session);
+    // The topology is asked over the same connection, so that the second node tells it.
+    let client = client.connect().await?;
+    let asking = granted(&client, "k");
+    drop(tokio::time::timeout(PATIENCE, asking).await.context("it waited for the node that shuts down")??);
+    ensure!(region.reserves().iter().all(|(node, _)| *node == 2), "{:?}", region.reserves());
     Ok(())
 }
 
@@ -266,7 +280,7 @@ async fn a_dropped_grant_does_what_was_chosen() -> anyhow::Result<()> {
             client.settle().await;
             ensure!(region.releases() == releases, "{transport:?} {on_drop:?} started {started}");
             let released = granted(&client, "done").await?;
-            released.release().await?;
+            ensure!(released.release().await? == Held::Done);
             drop(released);
             client.settle().await;
             ensure!(region.releases() == releases + 1, "{transport:?}: it is released once");
@@ -322,7 +336,7 @@ async fn positions_go_along_and_only_grow() -> anyhow::Result<()> {
         let client = builder(&nodes, transport).connect().await?;
         for (number, position) in [7, 5, 9, 0].into_iter().enumerate() {
             region.position(position);
-            granted(&client, &format!("k{number}")).await?;
+            drop(granted(&client, &format!("k{number}")).await?);
         }
         let seen: Vec<Option<u64>> = region
             .arrived()
@@ -365,7 +379,7 @@ async fn minted_keys_bear_the_newest_epoch() -> anyhow::Result<()> {
     let client = builder(&nodes, Transport::Session).connect().await?;
     let key = client.mint_key("acme", "eu")?;
     ensure!(key.as_str().starts_with("hf1.eu.0."), "nothing is known yet: {key:?}");
-    granted(&client, key.as_str()).await?;
+    drop(granted(&client, key.as_str()).await?);
     let key = client.mint_key("acme", "eu")?;
     ensure!(key.as_str().starts_with("hf1.eu.3."), "{key:?}");
     ensure!(client.mint_key("acme", "EU").is_err());

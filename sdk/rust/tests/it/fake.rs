@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use holdfast_client::proto::v1;
 use holdfast_client::proto::v1::reservations_server::{Reservations, ReservationsServer};
@@ -35,6 +36,8 @@ pub(crate) enum Fault {
     Refuses,
     /// It does nothing: too much waits.
     Overloaded,
+    /// It takes no sessions, since it shuts down.
+    Closes,
 }
 
 /// Something that reached a node.
@@ -164,6 +167,17 @@ impl Region {
         self.world().most_in_flight
     }
 
+    /// A key whose attempt ran out, and nobody knows what came of it.
+    pub(crate) fn lapse(&self, key: &str) {
+        let lapsed = Key { nonce: b"another".to_vec(), sequence: 1, held: false, envelope: None };
+        self.world().keys.insert(key.to_owned(), lapsed);
+    }
+
+    /// The body of a key's answer.
+    pub(crate) fn envelope(&self, key: &str) -> Option<Bytes> {
+        Some(self.world().keys.get(key)?.envelope.as_ref()?.body.clone())
+    }
+
     /// A key that an attempt before holds.
     pub(crate) fn hold(&self, key: &str) {
         let held = Key { nonce: b"another".to_vec(), sequence: 1, held: true, envelope: None };
@@ -211,6 +225,11 @@ impl World {
                 Answer::Checkpoint(v1::CheckpointResponse { outcome, epoch })
             }
             Call::Lookup(_) => Answer::Lookup(v1::LookupResponse { record: None, epoch }),
+            Call::Claim(request) if self.keys.get(&request.key).is_some_and(|key| key.envelope.is_some()) => {
+                let not = v1::NotClaimable { state: v1::KeyState::Completed.into() };
+                let outcome = Some(v1::claim_response::Outcome::NotClaimable(not));
+                Answer::Claim(v1::ClaimResponse { outcome, epoch })
+            }
             Call::Claim(request) => {
                 let grant = Some(self.grant(1, 2, false));
                 let fingerprint = request.worker.into_bytes().into();
@@ -270,22 +289,13 @@ impl Server {
             world.arrived.push(Arrived { node: self.node, call: call.clone() });
             world.faults.get(&self.node).copied().unwrap_or(Fault::None)
         };
-        let failure = |code: &str, retry_after_ms, leader| {
-            Err(Silence::Failure(v1::Failure {
-                code: code.to_owned(),
-                message: "as the test wants it".to_owned(),
-                definite: true,
-                retry_after_ms,
-                grpc_code: 14,
-                leader,
-            }))
-        };
+        let failure = |code, retry_after_ms, leader| Err(Silence::Failure(failure(code, retry_after_ms, leader)));
         match fault {
             Fault::NotLeader(leader) => return failure("store-unavailable", 100, leader),
             Fault::Refuses => return failure("key-invalid", 0, 0),
             Fault::Overloaded => return failure("overloaded", 10, 0),
             Fault::Slow(time) => tokio::time::sleep(time).await,
-            Fault::None | Fault::LosesAnswers | Fault::BreaksOff => {}
+            Fault::None | Fault::LosesAnswers | Fault::BreaksOff | Fault::Closes => {}
         }
         let answer = self.region.world().apply(call);
         match fault {
@@ -327,6 +337,11 @@ impl Server {
     }
 }
 
+fn failure(code: &str, retry_after_ms: u32, leader: u64) -> v1::Failure {
+    let (code, message) = (code.to_owned(), "as the test wants it".to_owned());
+    v1::Failure { code, message, definite: true, retry_after_ms, grpc_code: 14, leader }
+}
+
 /// A failure as a call of its own has it.
 fn status(failure: &v1::Failure) -> Status {
     let metadata =
@@ -360,6 +375,9 @@ macro_rules! calls {
                 &self,
                 requests: Request<Streaming<v1::SessionRequest>>,
             ) -> Result<Response<Self::SessionStream>, Status> {
+                if self.region.world().faults.get(&self.node) == Some(&Fault::Closes) {
+                    return Err(status(&failure("store-unavailable", 60_000, 0)));
+                }
                 let server = self.clone();
                 let hello = v1::SessionResponse { answers: Vec::new(), max_in_flight: MOST_IN_FLIGHT };
                 let answered = requests
