@@ -132,6 +132,9 @@ fn config(partition: PartitionId, settings: &GroupSettings) -> Config {
         max_in_snapshot_log_to_keep: KEPT_ENTRIES,
         backoff: BACKOFF.to_owned(),
         enable_pre_vote: Some(true),
+        // A leader sends entries before its own disk has them, and followers may commit them without it. Started again
+        // after a crash it may lack them: leading on in its old term it would write others under the same ids.
+        enable_leader_restore: Some(false),
         ..Config::default()
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! `SEED` repeats a run as far as the machine does; `CLUSTER_ROUNDS` makes it longer.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -63,7 +64,9 @@ impl AtWork {
     }
 
     /// Ends the work, asks for every key once more, stops the nodes and judges all that happened.
-    pub(crate) async fn judged(mut self, cluster: &mut Cluster, seed: u64) -> anyhow::Result<()> {
+    ///
+    /// Returns how often each answer occurred.
+    pub(crate) async fn judged(mut self, cluster: &mut Cluster, seed: u64) -> anyhow::Result<BTreeMap<&'static str, usize>> {
         cluster.until_serving(cluster::SERVING_DEADLINE).await?;
         self.rest().await?;
         cluster.until_caught_up().await?;
@@ -82,10 +85,7 @@ impl AtWork {
         for node in cluster.nodes() {
             cluster.terminate(node).await?;
         }
-        for kind in EXPECTED {
-            ensure!(kinds.get(kind).is_some_and(|count| *count > 0), "the workload never saw {kind:?}: {kinds:?}");
-        }
-        Ok(())
+        Ok(kinds)
     }
 }
 
@@ -100,7 +100,11 @@ async fn survives(faults: &[Fault], rounds: u32, on_lapse: OnLapse, seed: u64) -
     cluster::with(founding, async |cluster| {
         let work = AtWork::on(cluster, on_lapse, seed);
         Nemesis::new(seed).strikes(cluster, faults, rounds).await?;
-        work.judged(cluster, seed).await
+        let kinds = work.judged(cluster, seed).await?;
+        for kind in EXPECTED {
+            ensure!(kinds.get(kind).is_some_and(|count| *count > 0), "the workload never saw {kind:?}: {kinds:?}");
+        }
+        Ok(())
     })
     .await
 }

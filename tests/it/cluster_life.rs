@@ -125,7 +125,8 @@ async fn a_follower_that_lost_its_disk_is_replaced_under_load() -> anyhow::Resul
         cluster.until_serving(SERVING_DEADLINE).await?;
         Nemesis::new(seed).quiet().await;
         cluster.start(1)?;
-        work.judged(cluster, seed).await
+        work.judged(cluster, seed).await?;
+        Ok(())
     })
     .await
 }
@@ -155,7 +156,8 @@ async fn members_change_while_leaders_die() -> anyhow::Result<()> {
             until_member(cluster, node, 4, Is::Voter).await?;
         }
         nemesis.strikes(cluster, &[Fault::KillLeader, Fault::KillOne], 2).await?;
-        work.judged(cluster, seed).await
+        work.judged(cluster, seed).await?;
+        Ok(())
     })
     .await
 }
@@ -208,7 +210,7 @@ async fn one_clock_that_is_far_ahead_moves_no_log_time() -> anyhow::Result<()> {
     }
     let seed = harness::seed(73)?;
     let ahead = format!("+{AHEAD_MIN}m");
-    let wrapper = ["faketime", "-m", "--exclude-monotonic", "-f", &ahead].map(str::to_owned).into();
+    let wrapper = strace::faketime(&ahead)?;
     cluster::with(Founding::default().under(2, wrapper), async |cluster| {
         let work = AtWork::on(cluster, OnLapse::Regrant, seed);
         // It leads everything, and stamps what the region commits.
@@ -234,7 +236,8 @@ async fn one_clock_that_is_far_ahead_moves_no_log_time() -> anyhow::Result<()> {
             Ok(moved.then_some(()))
         })
         .await?;
-        work.judged(cluster, seed).await
+        work.judged(cluster, seed).await?;
+        Ok(())
     })
     .await
 }

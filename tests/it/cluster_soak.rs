@@ -252,7 +252,8 @@ async fn soak_cluster_snapshot_of_a_gigabyte() -> anyhow::Result<()> {
             cluster.resume(node)?;
         }
         compared.context("asked of the new node alone")?;
-        work.judged(cluster, seed).await
+        work.judged(cluster, seed).await?;
+        Ok(())
     })
     .await
 }

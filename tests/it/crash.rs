@@ -22,6 +22,8 @@ use crate::workload::{Crowd, Target};
 const WORKERS: u64 = 24;
 /// Clients that ask for every key again at the end.
 const VERIFIERS: u64 = 32;
+/// Broken promises that are told with the calls of their keys.
+const TOLD: usize = 5;
 /// Of so many keys one is asked for at every node.
 const ASKED_EVERYWHERE: u32 = 5;
 /// How long a node is up before it is killed, in milliseconds.
@@ -144,7 +146,9 @@ pub(crate) fn judge_promises(crowd: &Crowd, seed: u64) -> anyhow::Result<BTreeMa
     ensure!(surprises.is_empty(), "answers that no call deserved: {surprises:#?}");
     let violations = checker::check(&history, crowd.on_lapse());
     if let Some(first) = violations.first() {
-        let text = format!("SEED={seed}: {} broken promises, the first:\n{first}\n{summary}", violations.len());
+        let told: Vec<String> = violations.iter().take(TOLD).map(ToString::to_string).collect();
+        let (count, told) = (violations.len(), told.join("\n"));
+        let text = format!("SEED={seed}: {count} broken promises, the first {TOLD}:\n{told}\n{summary}");
         return Err(Broken { key: first.key, text }.into());
     }
     Ok(kinds)

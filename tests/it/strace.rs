@@ -48,11 +48,7 @@ pub(crate) fn available(needs: &[Need]) -> anyhow::Result<bool> {
                 .output()
                 .err()
                 .map(|error| format!("promtool does not run ({error}): install it with `make setup`")),
-            Need::Faketime => {
-                let runs =
-                    Command::new("faketime").args(["-f", "+1d", "true"]).output().is_ok_and(|run| run.status.success());
-                (!runs).then(|| "faketime does not run: install it with `make setup`".to_owned())
-            }
+            Need::Faketime => faketime("+1d").err().map(|why| format!("{why:#}")),
             Need::Mount => {
                 (!rustix::process::geteuid().is_root()).then(|| "a tmpfs cannot be mounted: this needs root".to_owned())
             }
@@ -65,6 +61,23 @@ pub(crate) fn available(needs: &[Need]) -> anyhow::Result<bool> {
         return Ok(false);
     }
     Ok(true)
+}
+
+/// A program that runs another one, in its own process, under a wall clock that is off by as much as libfaketime's manual
+/// says that `offset` means. The monotonic clocks stay. (`faketime` itself would stay in between, and keep the signals.)
+///
+/// # Errors
+/// When libfaketime is not there.
+pub(crate) fn faketime(offset: &str) -> anyhow::Result<Vec<String>> {
+    let run = Command::new("faketime").args(["-m", "-f", offset, "printenv", "LD_PRELOAD"]).output();
+    let run = run.context("faketime does not run: install it with `make setup`")?;
+    let library = String::from_utf8(run.stdout)?;
+    if !run.status.success() || library.trim().is_empty() {
+        bail!("faketime does not say what it preloads: {}", String::from_utf8_lossy(&run.stderr));
+    }
+    let settings =
+        [format!("LD_PRELOAD={}", library.trim()), format!("FAKETIME={offset}"), "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned()];
+    Ok(["env".to_owned()].into_iter().chain(settings).collect())
 }
 
 /// What strace does to every sync.
