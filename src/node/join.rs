@@ -116,10 +116,10 @@ pub(super) async fn announce(cluster: Arc<Cluster>) {
             .into_iter()
             .collect();
         drop(region);
-        if others.is_empty() {
-            if let Err(error) = cluster.take_in(&me).await {
-                notice(&mut noticed, "this node", &error.to_string());
-            }
+        if others.is_empty()
+            && let Err(error) = cluster.take_in(&me).await
+        {
+            notice(&mut noticed, "this node", &error.to_string());
         }
         for address in &others {
             match ask(&cluster, address).await {

@@ -289,16 +289,10 @@ mod tests {
     use super::*;
     use crate::raft::Address;
 
-    fn hello(leads: &[(u32, u64, &[(u64, u64)])]) -> v1::HelloReply {
-        let matched = |pairs: &[(u64, u64)]| {
-            pairs.iter().map(|(node_id, index)| v1::Matched { node_id: *node_id, index: *index }).collect()
-        };
-        let leads = leads.iter().map(|(partition, last, pairs)| v1::Lead {
-            partition: *partition,
-            last: *last,
-            matched: matched(pairs),
-        });
-        v1::HelloReply { leads: leads.collect(), ..v1::HelloReply::default() }
+    /// A node that leads one partition, and up to where it knows members to have it.
+    fn hello(partition: u32, last: u64, matched: &[(u64, u64)]) -> v1::HelloReply {
+        let matched = matched.iter().map(|(node_id, index)| v1::Matched { node_id: *node_id, index: *index }).collect();
+        v1::HelloReply { leads: vec![v1::Lead { partition, last, matched }], ..v1::HelloReply::default() }
     }
 
     #[test]
@@ -307,12 +301,12 @@ mod tests {
         let members = Membership { voters: [1, 2].into(), nodes, changing: false };
         let led = |leader| Leadership { term: 1, leader: Some(leader), leads: leader == 1 };
         let groups = vec![(members.clone(), led(1)), (members, led(2))];
-        let mut hellos = BTreeMap::from([(1, hello(&[(0, 100, &[(2, 90), (3, 40)])]))]);
+        let mut hellos = BTreeMap::from([(1, hello(0, 100, &[(2, 90), (3, 40)]))]);
         let learner = member(3, &groups, &hellos);
         assert_eq!((learner.voter_of, learner.learner_of, learner.leader_of), (0, 2, 0));
         assert_eq!(learner.behind, None, "nobody speaks for partition 1");
         assert!(!learner.reachable);
-        hellos.insert(2, hello(&[(1, 50, &[(1, 50), (3, 50)])]));
+        hellos.insert(2, hello(1, 50, &[(1, 50), (3, 50)]));
         assert_eq!(member(3, &groups, &hellos).behind, Some(60));
         let voter = member(2, &groups, &hellos);
         assert_eq!((voter.voter_of, voter.leader_of, voter.behind, voter.reachable), (2, 1, Some(10), true));

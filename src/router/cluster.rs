@@ -226,7 +226,17 @@ impl Cluster {
         }
         let _one_at_a_time = self.changing.lock().await;
         // Members are read after it: what an earlier leader changed is seen.
-        group.confirm_read().await?;
+        match group.confirm_read().await {
+            Ok(()) => {}
+            Err(ProposeError::NotLeader { leader }) => return Err(ChangeError::NotLeader { leader }),
+            // Nothing was asked for yet, whatever it is.
+            Err(error @ (ProposeError::Overloaded | ProposeError::Definite(_) | ProposeError::Indefinite(_))) => {
+                tracing::info!(%partition, %error, "no change of members without a majority");
+                return Err(ChangeError::Refused(format!(
+                    "partition {partition} has no majority of voters that answers: see `holdfast ctl members`, and start them first"
+                )));
+            }
+        }
         match change {
             Change::Transfer(_) => Ok(()),
             Change::AddLearner(node) => add_learner(&group, node).await,

@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use holdfast_client::proto::v1 as api;
+use holdfast_client::proto::v1::reserve_response::Outcome;
 
+use crate::client::Client;
 use crate::clock;
 use crate::cluster::{self, Cluster, Founding, PARTITIONS, SERVING_DEADLINE};
 use crate::cluster_faults::AtWork;
@@ -14,6 +16,7 @@ use crate::harness;
 use crate::history::OnLapse;
 use crate::nemesis::{Fault, Nemesis};
 use crate::strace;
+use crate::talk::Ask;
 
 /// The longest time that a partition may grant nothing when its leader is told to stop: less than any election by timeout
 /// can take, were its leadership not handed over.
@@ -99,7 +102,7 @@ async fn a_follower_that_lost_its_disk_is_replaced_under_load() -> anyhow::Resul
 
         // Under its old number it might vote a second time in a term in which it has voted.
         let refused = match cluster.how(3)?.try_run().await? {
-            Ok(_) => anyhow::bail!("a node that lost its disk came back under its old number"),
+            Ok(_) => bail!("a node that lost its disk came back under its old number"),
             Err(refused) => refused,
         };
         ensure!(refused.status.is_some_and(|status| !status.success()), "{:?}: {}", refused.status, refused.output);
@@ -153,6 +156,44 @@ async fn members_change_while_leaders_die() -> anyhow::Result<()> {
         }
         nemesis.strikes(cluster, &[Fault::KillLeader, Fault::KillOne], 2).await?;
         work.judged(cluster, seed).await
+    })
+    .await
+}
+
+/// Keys that are held when every process dies, and for how long.
+const HELD: u64 = 200;
+const HELD_MS: u32 = 2_000;
+
+/// A leader that is started again before anybody stands for election leads on in its term, over a state that is behind
+/// what it has acknowledged. What it granted may have executed all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaders_that_are_back_at_once_take_no_grant_back() -> anyhow::Result<()> {
+    cluster::with(Founding::default(), async |cluster| {
+        let client = &Client::grpc(cluster.spot(1)?.api)?;
+        let key = |number: u64| format!("held-{number}");
+        for number in 0..HELD {
+            Ask::new(&key(number), 1).lease_ms(HELD_MS).granted(client).await?;
+        }
+        for node in cluster.nodes() {
+            cluster.kill(node)?;
+        }
+        for node in cluster.nodes() {
+            cluster.start(node)?;
+        }
+        cluster.until_serving(SERVING_DEADLINE).await?;
+        for number in 0..HELD {
+            let next = harness::until("the next grant", SERVING_DEADLINE, async || {
+                match Ask::new(&key(number), 2).of(client).await {
+                    Ok(Outcome::Granted(grant)) => Ok(Some(grant)),
+                    Ok(Outcome::InProgress(_)) => Ok(None),
+                    Err(failure) if failure.is_unavailable() => Ok(None),
+                    other => bail!("{other:?}"),
+                }
+            })
+            .await?;
+            ensure!(next.possible_duplicate && next.attempt == 2, "{} may have executed: {next:?}", key(number));
+        }
+        Ok(())
     })
     .await
 }

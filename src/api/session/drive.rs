@@ -270,6 +270,7 @@ fn kind(call: &v1::SessionCall) -> Kind {
 }
 
 fn failure(id: u64, error: &ApiError) -> v1::SessionAnswer {
+    error.told();
     v1::SessionAnswer { id, answer: Some(v1::session_answer::Answer::Failure(error.to_failure())) }
 }
 

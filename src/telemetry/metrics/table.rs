@@ -115,7 +115,7 @@ use Kind::{Counter, Gauge, Histogram};
 table! {
     "Calls" {
         CALLS = Counter, "holdfast_calls_total" ["method" "outcome"]
-            "Calls that this node answered its clients, over any API, by what they came to. A call whose input was refused before it reached the store is in holdfast_failures_total only.";
+            "Calls that this node answered its clients, over any API, by what they came to. A call whose input was refused before it reached the store is in holdfast_failures_total only; one whose client went away first is in neither.";
         CALL_DURATION = Histogram(LATENCIES), "holdfast_call_duration_seconds" ["method" "waits"]
             "How long these calls took, from when they were read until the answer was known. waits is yes for a Reserve with wait_ms, which may take as long as it asked to.";
         FAILURES = Counter, "holdfast_failures_total" ["code" "definite"]
