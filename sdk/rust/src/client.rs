@@ -178,9 +178,8 @@ impl Client {
         let Answered { answer, sent } = self.call(Call::Reserve(request), Sending { partition, wait }).await?;
         use v1::reserve_response::Outcome as Said;
         let unknown = || Failed::unknown_answer().end(Certainty::Definite);
-        let outcome = match answer {
-            Answer::Reserve(v1::ReserveResponse { outcome: Some(outcome), .. }) => outcome,
-            _ => return Err(unknown()),
+        let Answer::Reserve(v1::ReserveResponse { outcome: Some(outcome), .. }) = answer else {
+            return Err(unknown());
         };
         Ok(match outcome {
             Said::Granted(granted) => {
@@ -231,19 +230,18 @@ impl Client {
             self.call(Call::Claim(request), Sending { partition, wait: Duration::ZERO }).await?;
         use v1::claim_response::Outcome as Said;
         let unknown = || Failed::unknown_answer().end(Certainty::Definite);
-        let outcome = match answer {
-            Answer::Claim(v1::ClaimResponse { outcome: Some(outcome), .. }) => outcome,
-            _ => return Err(unknown()),
+        let Answer::Claim(v1::ClaimResponse { outcome: Some(outcome), .. }) = answer else {
+            return Err(unknown());
         };
         Ok(match outcome {
             Said::Claimed(claimed) => {
                 let granted = claimed.grant.ok_or_else(unknown)?;
                 let token = granted.token.clone();
-                ClaimOutcome::Claimed(Claimed {
+                ClaimOutcome::Claimed(Box::new(Claimed {
                     grant: self.grant(Names { tenant, key, token, partition }, granted, sent)?,
                     endpoint: claimed.endpoint,
                     fingerprint: claimed.fingerprint,
-                })
+                }))
             }
             Said::NotClaimable(not) => ClaimOutcome::NotClaimable(KeyState::from_message(not.state)),
             Said::Limited(limited) => {
@@ -259,10 +257,10 @@ impl Client {
     pub async fn lookup(&self, tenant: &str, key: &str) -> Result<Option<v1::Record>, Error> {
         let call = Call::Lookup(v1::LookupRequest { tenant: tenant.to_owned(), key: key.to_owned() });
         let sending = Sending { partition: self.partition(tenant, key), wait: Duration::ZERO };
-        match self.call(call, sending).await?.answer {
-            Answer::Lookup(v1::LookupResponse { record, .. }) => Ok(record),
-            _ => Err(Failed::unknown_answer().end(Certainty::Definite)),
-        }
+        let Answer::Lookup(v1::LookupResponse { record, .. }) = self.call(call, sending).await?.answer else {
+            return Err(Failed::unknown_answer().end(Certainty::Definite));
+        };
+        Ok(record)
     }
 
     /// Mints a tagged key of a home with the newest epoch that this client knows of it, so that after a failover to that

@@ -127,7 +127,14 @@ impl Shared {
                 );
                 None
             }
-            other => {
+            other @ (Outcome::Replay(_)
+            | Outcome::Mismatch
+            | Outcome::InProgress { .. }
+            | Outcome::OutcomeUnknown { .. }
+            | Outcome::InDoubt { .. }
+            | Outcome::Superseded { .. }
+            | Outcome::Expired
+            | Outcome::Limited { .. }) => {
                 self.wrong(number, &format!("reserve of a fresh key answered {}", outcome_name(&other)));
                 None
             }
@@ -153,7 +160,13 @@ impl Shared {
                 }
             }
             Outcome::Granted(_) => self.wrong(number, "double grant: a completed key was granted again"),
-            other => {
+            other @ (Outcome::Mismatch
+            | Outcome::InProgress { .. }
+            | Outcome::OutcomeUnknown { .. }
+            | Outcome::InDoubt { .. }
+            | Outcome::Superseded { .. }
+            | Outcome::Expired
+            | Outcome::Limited { .. }) => {
                 self.wrong(number, &format!("reserve of a completed key answered {}", outcome_name(&other)));
             }
         }

@@ -203,13 +203,10 @@ impl Grant {
         let envelope = Some(envelope.into_message());
         let call = Call::Complete(v1::CompleteRequest { tenant, key, token, envelope, retention_ms });
         let answered = self.client.call(call, self.sending()).await?;
-        let completed = match answered.answer {
-            Answer::Complete(v1::CompleteResponse { outcome: Some(outcome), .. }) => {
-                let v1::complete_response::Outcome::Completed(completed) = outcome;
-                completed
-            }
-            _ => return Err(unknown_answer()),
+        let Answer::Complete(v1::CompleteResponse { outcome: Some(outcome), .. }) = answered.answer else {
+            return Err(unknown_answer());
         };
+        let v1::complete_response::Outcome::Completed(completed) = outcome;
         let recorded = match v1::Recorded::try_from(completed.recorded) {
             Ok(v1::Recorded::Answer) => Recorded::Answer,
             Ok(v1::Recorded::Repeated) => Recorded::Repeated,
@@ -228,12 +225,12 @@ impl Grant {
         let Names { tenant, key, token, partition: _ } = self.names.clone();
         let call = Call::Release(v1::ReleaseRequest { tenant, key, token });
         let answered = self.client.call(call, self.sending()).await?;
-        let held = match answered.answer {
-            Answer::Release(v1::ReleaseResponse { outcome: Some(outcome), .. }) => match outcome {
-                v1::release_response::Outcome::Released(_) => Held::Done,
-                v1::release_response::Outcome::StaleToken(stale) => Held::Stale(KeyState::from_message(stale.state)),
-            },
-            _ => return Err(unknown_answer()),
+        let Answer::Release(v1::ReleaseResponse { outcome: Some(outcome), .. }) = answered.answer else {
+            return Err(unknown_answer());
+        };
+        let held = match outcome {
+            v1::release_response::Outcome::Released(_) => Held::Done,
+            v1::release_response::Outcome::StaleToken(stale) => Held::Stale(KeyState::from_message(stale.state)),
         };
         self.advance(OVER);
         Ok(held)
@@ -247,16 +244,16 @@ impl Grant {
         let Names { tenant, key, token, partition: _ } = self.names.clone();
         let call = Call::Extend(v1::ExtendRequest { tenant, key, token, lease_ms: millis(lease) });
         let answered = self.client.call(call, self.sending()).await?;
-        match answered.answer {
-            Answer::Extend(v1::ExtendResponse { outcome: Some(outcome), .. }) => match outcome {
-                v1::extend_response::Outcome::Extended(extended) => {
-                    let until = answered.sent.plus(from_millis(extended.lease_ms));
-                    *self.finish_by.lock().unwrap_or_else(PoisonError::into_inner) = until;
-                    Ok(Held::Done)
-                }
-                v1::extend_response::Outcome::StaleToken(stale) => Ok(Held::Stale(KeyState::from_message(stale.state))),
-            },
-            _ => Err(unknown_answer()),
+        let Answer::Extend(v1::ExtendResponse { outcome: Some(outcome), .. }) = answered.answer else {
+            return Err(unknown_answer());
+        };
+        match outcome {
+            v1::extend_response::Outcome::Extended(extended) => {
+                let until = answered.sent.plus(from_millis(extended.lease_ms));
+                *self.finish_by.lock().unwrap_or_else(PoisonError::into_inner) = until;
+                Ok(Held::Done)
+            }
+            v1::extend_response::Outcome::StaleToken(stale) => Ok(Held::Stale(KeyState::from_message(stale.state))),
         }
     }
 
@@ -270,13 +267,13 @@ impl Grant {
         let checkpoint = Some(v1::CheckpointData { name, data });
         let call = Call::Checkpoint(v1::CheckpointRequest { tenant, key, token, checkpoint });
         let answered = self.client.call(call, self.sending()).await?;
-        match answered.answer {
-            Answer::Checkpoint(v1::CheckpointResponse { outcome: Some(outcome), .. }) => Ok(match outcome {
-                v1::checkpoint_response::Outcome::Checkpointed(_) => Held::Done,
-                v1::checkpoint_response::Outcome::StaleToken(stale) => Held::Stale(KeyState::from_message(stale.state)),
-            }),
-            _ => Err(unknown_answer()),
-        }
+        let Answer::Checkpoint(v1::CheckpointResponse { outcome: Some(outcome), .. }) = answered.answer else {
+            return Err(unknown_answer());
+        };
+        Ok(match outcome {
+            v1::checkpoint_response::Outcome::Checkpointed(_) => Held::Done,
+            v1::checkpoint_response::Outcome::StaleToken(stale) => Held::Stale(KeyState::from_message(stale.state)),
+        })
     }
 }
 

@@ -102,6 +102,7 @@ impl Reserve {
 
 /// What comes of asking.
 #[derive(Debug)]
+#[expect(clippy::enum_variant_names, reason = "an unknown outcome is called so everywhere")]
 #[must_use = "a grant that nobody looks at is a key that nobody executes"]
 pub enum Outcome {
     /// Execute.
@@ -277,7 +278,7 @@ impl Claim {
 #[must_use = "a claimed key waits for whoever claimed it"]
 pub enum ClaimOutcome {
     /// It is this caller's to finish.
-    Claimed(Claimed),
+    Claimed(Box<Claimed>),
     /// The key's outcome is not unknown.
     NotClaimable(KeyState),
     /// A limit refuses new grants.
