@@ -66,7 +66,11 @@ impl AtWork {
     /// Ends the work, asks for every key once more, stops the nodes and judges all that happened.
     ///
     /// Returns how often each answer occurred.
-    pub(crate) async fn judged(mut self, cluster: &mut Cluster, seed: u64) -> anyhow::Result<BTreeMap<&'static str, usize>> {
+    pub(crate) async fn judged(
+        mut self,
+        cluster: &mut Cluster,
+        seed: u64,
+    ) -> anyhow::Result<BTreeMap<&'static str, usize>> {
         cluster.until_serving(cluster::SERVING_DEADLINE).await?;
         self.rest().await?;
         cluster.until_caught_up().await?;

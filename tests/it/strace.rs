@@ -75,8 +75,11 @@ pub(crate) fn faketime(offset: &str) -> anyhow::Result<Vec<String>> {
     if !run.status.success() || library.trim().is_empty() {
         bail!("faketime does not say what it preloads: {}", String::from_utf8_lossy(&run.stderr));
     }
-    let settings =
-        [format!("LD_PRELOAD={}", library.trim()), format!("FAKETIME={offset}"), "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned()];
+    let settings = [
+        format!("LD_PRELOAD={}", library.trim()),
+        format!("FAKETIME={offset}"),
+        "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
+    ];
     Ok(["env".to_owned()].into_iter().chain(settings).collect())
 }
 
