@@ -161,9 +161,24 @@ pub const MAX_FORWARDED_CALLS: usize = MAX_WAITERS;
 pub const MAX_FORWARDED_TOGETHER: usize = 256;
 /// Bytes of calls or answers in one message between nodes, unless one alone is larger.
 pub const MAX_FORWARDED_BYTES: usize = 1024 * 1024;
+/// Label sets of one metric whose labels clients choose. Each has up to a dozen series, and a scrape of more than about ten
+/// thousand is slow for both sides. Beyond it, they are counted as `(other)`.
+pub const MAX_LABEL_SETS: usize = 1_000;
+/// Label sets of one tenant in such a metric: a client that makes up versions must not take the room of the others.
+pub const MAX_LABEL_SETS_PER_TENANT: usize = 100;
 
 /// Connections to a node.
 pub const MAX_CONNECTIONS: usize = 4_096;
+/// Sessions of a node: each holds what the next limits allow.
+pub const MAX_SESSIONS: usize = 1_024;
+/// Calls in flight on one session: a busy service's, and few enough to be answered within one sync.
+pub const MAX_CALLS_PER_SESSION: u32 = 1_024;
+/// Bytes of calls that one session was sent and has not answered, beyond which it reads no more: some of the largest.
+pub const SESSION_HELD_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of answers that one session's client has not taken, beyond which no more calls are started.
+pub const SESSION_UNSENT_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of one message of a session, unless one answer alone is larger: an HTTP/2 frame.
+pub const SESSION_FRAME_BYTES: usize = 64 * 1024;
 /// Concurrent streams of one HTTP/2 connection.
 pub const MAX_STREAMS_PER_CONNECTION: u32 = 1_024;
 /// Bytes of an HTTP request's header block.

@@ -8,6 +8,7 @@ pub mod call;
 pub mod changes;
 pub mod cluster;
 mod link;
+mod measured;
 pub(crate) mod messages;
 pub mod operate;
 mod pursuit;
@@ -77,6 +78,13 @@ impl Router {
     /// # Errors
     /// When there is no outcome; the failure says whether that is definite, and who leads.
     pub async fn call<C: Call>(&self, call: &C, until: Monotonic) -> Result<C::Answer, Failed> {
+        let begun = clock::monotonic();
+        let answered = self.route(call, until).await;
+        measured::call(&self.region, call, begun, &answered);
+        answered
+    }
+
+    async fn route<C: Call>(&self, call: &C, until: Monotonic) -> Result<C::Answer, Failed> {
         let failure = match call.here(&self.region, until).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
@@ -135,7 +143,9 @@ impl Router {
                 call.here(&self.region, until).await.map_err(|failure| self.here_failed(partition, failure))
             } else {
                 asked = Some(next);
+                let begun = clock::monotonic();
                 let answer = self.links.ask(next, call.forward(), call.bytes(), until).await;
+                measured::sent(begun, &answer);
                 answer.map_err(|why| unanswered(why, next, C::REPEATABLE)).and_then(|answer| read(call, next, answer))
             };
             told = match tried {
@@ -156,7 +166,9 @@ impl Router {
 /// # Errors
 /// When there is no outcome; the failure says whether that is definite.
 pub async fn here<C: Call>(region: &Region, call: &C, until: Monotonic) -> Result<C::Answer, Failed> {
+    let begun = clock::monotonic();
     let served = call.here(region, until).await;
+    measured::received(begun, &served);
     served.map_err(|failure| failed(region, call.partition(region), failure, None))
 }
 

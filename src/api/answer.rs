@@ -52,13 +52,15 @@ struct Frame {
 }
 
 /// Answers a call of a session.
-#[expect(dead_code, reason = "sessions are served by it")]
 pub(super) async fn answer(services: &Services, call: v1::SessionCall, received: Monotonic) -> v1::SessionAnswer {
     let v1::SessionCall { id, timeout_ms, call } = call;
     let most_body_bytes = services.max_envelope_body_bytes;
     let frame = Frame { received, timeout: timeout(timeout_ms), most_body_bytes, fingerprint: None };
     let answer = serve(Server::Any(&services.router), call, frame).await;
-    let answer = answer.unwrap_or_else(|error| Answer::Failure(error.to_failure()));
+    let answer = answer.unwrap_or_else(|error| {
+        error.told();
+        Answer::Failure(error.to_failure())
+    });
     v1::SessionAnswer { id, answer: Some(answer) }
 }
 

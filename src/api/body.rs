@@ -17,9 +17,25 @@ use tonic::Status;
 
 use super::error::ApiError;
 use crate::limits;
+use crate::telemetry::metrics;
 
 /// Bytes of unfinished bodies that the node holds: a few hundred of the largest, so that slow senders cannot fill memory.
 const MAX_HELD_BYTES: usize = 256 * 1024 * 1024;
+
+/// How many messages of an endless body were read whole. A clone is the same count.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Messages(Arc<AtomicUsize>);
+
+impl Messages {
+    /// One more was read whole.
+    pub(super) fn arrived(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// How many bytes of unfinished bodies are held now.
 #[derive(Clone, Debug, Default)]
@@ -50,14 +66,37 @@ pub(super) struct RequestBody {
     deadline: Option<Pin<Box<Sleep>>>,
     held: Held,
     bytes: usize,
+    /// Of a body without an end: the messages, and how many of them were read when this last looked.
+    endless: Option<(Messages, usize)>,
 }
 
 impl RequestBody {
+    /// A body of one message.
     pub(super) fn new(incoming: Incoming, held: Held) -> Self {
-        Self { incoming, deadline: None, held, bytes: 0 }
+        Self { incoming, deadline: None, held, bytes: 0, endless: None }
+    }
+
+    /// A body of many messages, each with its own time to arrive in. Between two of them it may wait for ever.
+    pub(super) fn endless(incoming: Incoming, held: Held, messages: Messages) -> Self {
+        Self { incoming, deadline: None, held, bytes: 0, endless: Some((messages, 0)) }
+    }
+
+    /// Lets go of messages that were read whole: what is held is the beginning of the next at the most.
+    fn let_go(&mut self) {
+        let Some((messages, seen)) = &mut self.endless else { return };
+        let count = messages.count();
+        if count == *seen {
+            return;
+        }
+        *seen = count;
+        self.deadline = None;
+        self.held.0.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
     }
 
     fn waits_in_vain(&mut self, context: &mut Context<'_>) -> bool {
+        if self.endless.is_some() && self.bytes == 0 {
+            return false;
+        }
         let timeout = Duration::from_millis(limits::BODY_TIMEOUT_MS);
         self.deadline.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(context).is_ready()
     }
@@ -83,6 +122,7 @@ impl Body for RequestBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        this.let_go();
         match Pin::new(&mut this.incoming).poll_frame(context) {
             Poll::Pending if this.waits_in_vain(context) => Poll::Ready(Some(Err(ApiError::BodyTimeout.into()))),
             Poll::Pending => Poll::Pending,
@@ -92,6 +132,7 @@ impl Body for RequestBody {
                 if this.admit(frame.data_ref().map_or(0, Bytes::len)) {
                     Poll::Ready(Some(Ok(frame)))
                 } else {
+                    metrics::overloaded(metrics::Overload::Messages);
                     Poll::Ready(Some(Err(ApiError::Reading.into())))
                 }
             }

@@ -1,4 +1,5 @@
-//! Where a request goes: calls about reservations straight to their gRPC service, everything else to the routes.
+//! Where a request goes: calls about reservations straight to their gRPC service, sessions to theirs, everything else to
+//! the routes.
 //!
 //! The short way matters: at tens of thousands of calls a second a route table, a body's boxing and a layer each cost more
 //! than the call's own decision.
@@ -14,13 +15,18 @@ use http_body_util::Either;
 use hyper::body::Incoming;
 use tonic::Status;
 use tonic::codegen::{BoxFuture, Service};
+use tracing::Instrument as _;
 
-use super::body::{Held, RequestBody};
+use super::body::{Held, Messages, RequestBody};
 use super::error::of_undecodable;
 use super::grpc::Services;
+use super::session::Sessions;
+use crate::telemetry::trace;
 
 /// The paths of the reservations service begin with this.
 const RESERVATIONS: &str = "/holdfast.v1.Reservations/";
+/// The one of them that is no single call.
+const SESSION: &str = "/holdfast.v1.Reservations/Session";
 
 /// Stands in the head of an answer only if the call failed.
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -29,10 +35,11 @@ type GrpcResponse = Response<tonic::body::Body>;
 type HttpResponse = Response<axum::body::Body>;
 type Body = Either<tonic::body::Body, axum::body::Body>;
 
-/// The service of every connection. A clone is three reference counts.
+/// The service of every connection. A clone is a few reference counts.
 #[derive(Clone)]
 pub(super) struct Dispatch {
     reservations: ReservationsServer<Services>,
+    sessions: Sessions,
     routes: RouterIntoService<RequestBody>,
     held: Held,
 }
@@ -43,8 +50,8 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 impl Dispatch {
-    pub(super) fn new(reservations: ReservationsServer<Services>, routes: axum::Router) -> Self {
-        Self { reservations, routes: routes.into_service(), held: Held::default() }
+    pub(super) fn new(reservations: ReservationsServer<Services>, sessions: Sessions, routes: axum::Router) -> Self {
+        Self { reservations, sessions, routes: routes.into_service(), held: Held::default() }
     }
 }
 
@@ -54,18 +61,33 @@ impl hyper::service::Service<Request<Incoming>> for Dispatch {
     type Future = Answering;
 
     fn call(&self, request: Request<Incoming>) -> Answering {
+        if request.uri().path() == SESSION && is_grpc(request.headers()) {
+            let messages = Messages::default();
+            let body = |incoming| RequestBody::endless(incoming, self.held.clone(), messages.clone());
+            return Answering::Grpc(self.sessions.open(request.map(body), messages.clone()));
+        }
         let request = request.map(|incoming| RequestBody::new(incoming, self.held.clone()));
+        let traceparent = request.headers().get(trace::TRACEPARENT).and_then(|value| value.to_str().ok());
+        let span = traceparent.and_then(trace::span);
         if request.uri().path().starts_with(RESERVATIONS) && is_grpc(request.headers()) {
-            return Answering::Grpc(self.reservations.clone().call(request));
+            let answer = self.reservations.clone().call(request);
+            return Answering::Grpc(match span {
+                None => answer,
+                Some(span) => Box::pin(answer.instrument(span)),
+            });
         }
         let mut routes = self.routes.clone();
-        Answering::Http(Box::pin(async move { routes.call(request).await }))
+        let answer = async move { routes.call(request).await };
+        Answering::Http(match span {
+            None => Box::pin(answer),
+            Some(span) => Box::pin(answer.instrument(span)),
+        })
     }
 }
 
 /// An answer on its way.
 pub(super) enum Answering {
-    /// Of the reservations service.
+    /// Of the reservations service, or a session.
     Grpc(BoxFuture<GrpcResponse, Infallible>),
     /// Of the routes.
     Http(BoxFuture<HttpResponse, Infallible>),

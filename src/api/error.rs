@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,6 +20,8 @@ use super::reply::millis;
 use crate::limits;
 use crate::region::calls::{Certainty, Failed, Failure, Invalid, Leader};
 use crate::router::cluster::ChangeError;
+
+pub(super) use self::told::write_metrics;
 
 /// What `ErrorInfo.domain` says.
 pub const DOMAIN: &str = "holdfast";
@@ -303,9 +306,9 @@ impl ApiError {
     /// The failure as gRPC has it: `ErrorInfo`, and `BadRequest` or `RetryInfo` where they apply.
     #[must_use]
     pub fn to_status(&self) -> Status {
+        self.told();
         let facts = self.code().facts();
         let detail = self.detail();
-        tracing::debug!(code = facts.code, detail, "call refused");
         let definite = if facts.definite { "true" } else { "false" };
         let mut metadata = HashMap::from([("definite".to_owned(), definite.to_owned())]);
         if let Some(leader) = self.leader() {
@@ -340,12 +343,11 @@ impl ApiError {
         }
     }
 
-    /// The failure as one answer of many on a stream.
+    /// The failure as one answer of many on a stream. It is not told by that: another node may pass it on.
     #[must_use]
     pub fn to_failure(&self) -> v1::Failure {
         let facts = self.code().facts();
         let message = self.detail();
-        tracing::debug!(code = facts.code, message, "call refused");
         v1::Failure {
             code: facts.code.to_owned(),
             message,
@@ -382,7 +384,10 @@ impl From<ApiError> for Status {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let problem = self.to_problem();
-        tracing::debug!(code = problem.code, detail = problem.detail, "call refused");
+        // Those two were told when the body ended: see `BodyError`.
+        if !matches!(self, Self::BodyTimeout | Self::Reading) {
+            self.told();
+        }
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (self.code().facts().http, body).into_response();
         let headers = response.headers_mut();

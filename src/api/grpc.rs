@@ -145,7 +145,8 @@ impl Reservations for Services {
     type SessionStream = tonic::codegen::BoxStream<v1::SessionResponse>;
 
     async fn session(&self, _calls: Request<tonic::Streaming<v1::SessionRequest>>) -> Answer<Self::SessionStream> {
-        Err(Status::unimplemented("sessions"))
+        // `dispatch` takes sessions before the library does, since it cannot read one call without the others.
+        Err(Status::unimplemented("sessions are not served here"))
     }
 
     async fn topology(&self, _request: Request<v1::TopologyRequest>) -> Answer<v1::TopologyResponse> {

@@ -28,7 +28,7 @@ use self::answers::{
     KeyAnswer, ReleaseAnswer, ReserveAnswer, ResolveAnswer, StatusAnswer, TopologyAnswer,
 };
 use super::error::{ApiError, Code, LEADER, Problem};
-use super::{convert, is_grpc};
+use super::{convert, is_grpc, scrape};
 use crate::clock::{self, Monotonic};
 use crate::region::calls::Place;
 use crate::router::{self, Router};
@@ -71,6 +71,7 @@ pub(super) fn routes(router: Router, max_envelope_body_bytes: usize) -> axum::Ro
         .route("/v1/admin/rotate-cluster-key", post(rotate_cluster_key))
         .route("/v1/admin/accept-clock", post(accept_clock))
         .route("/healthz", get(healthz))
+        .route("/metrics", get(metrics))
         .route("/openapi.json", get(document))
         .route("/errors", get(error_index))
         .route("/errors/{code}", get(error_page))
@@ -355,6 +356,14 @@ async fn healthz(State(app): App) -> (StatusCode, String) {
         None => (StatusCode::OK, "ok\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
+}
+
+/// What this node measures, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "admin", responses(
+    (status = 200, description = "Text format 0.0.4", body = String, content_type = "text/plain"),
+))]
+async fn metrics(State(app): App) -> Response {
+    scrape::page(app.router.clone()).await
 }
 
 /// This document.

@@ -1,7 +1,8 @@
 //! The only servers of the public API: gRPC and HTTP/JSON on one port, HTTP/1.1 and HTTP/2 with prior knowledge.
 //!
-//! A request comes in through [`serve`], which owns the connections; `dispatch` sends it to `grpc` or `http`; `convert`
-//! makes a call of its message; the router answers; `reply` or the answers of `http` say so; [`error`] says what failed.
+//! A request comes in through [`serve`], which owns the connections; `dispatch` sends it to `grpc`, `session` or `http`;
+//! `convert` makes a call of its message; the router answers; `reply` or the answers of `http` say so; [`error`] says what
+//! failed.
 //!
 //! Deliberately absent: TLS and who may call (the node refuses to listen beyond loopback until there is both), compression
 //! (a small message can be a large one in disguise), and every decision.
@@ -18,6 +19,8 @@ mod grpc;
 mod http;
 mod peer;
 mod reply;
+mod scrape;
+mod session;
 mod socket;
 
 pub use self::peer::serve as serve_peers;
@@ -34,6 +37,7 @@ use tonic_health::server::{HealthReporter, health_reporter};
 use self::connection::Bounds;
 use self::dispatch::{Dispatch, is_grpc};
 use self::grpc::Services;
+use self::session::Sessions;
 use crate::limits;
 use crate::router::Router;
 use crate::router::cluster::Cluster;
@@ -86,14 +90,16 @@ pub async fn serve(
         }
         Err(error) => tracing::warn!(%error, "serving without reflection: the descriptors do not decode"),
     }
-    let dispatch = Dispatch::new(services.reservations(), routes);
+    let sessions = Sessions::new(services.clone(), shutdown.clone());
+    let dispatch = Dispatch::new(services.reservations(), sessions.clone(), routes);
 
     let mut watcher = JoinSet::new();
     watcher.spawn(report_health(reporter.clone(), router));
-    let mut connections = connection::accept(listener, dispatch, Bounds::of_clients(settings.max_connections), &mut shutdown).await;
+    let mut connections =
+        connection::accept(listener, dispatch, Bounds::of_clients(settings.max_connections), &mut shutdown).await;
     watcher.shutdown().await;
     end_health(reporter).await;
-    connection::drain(&mut connections, settings.drain).await;
+    tokio::join!(connection::drain(&mut connections, settings.drain), sessions.drain(settings.drain));
 }
 
 /// The reflection service (v1) for this package and the health service.

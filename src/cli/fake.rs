@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use holdfast_client::proto::v1;
 use holdfast_client::proto::v1::admin_server::{Admin, AdminServer};
 use holdfast_client::proto::v1::reservations_server::{Reservations, ReservationsServer};
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// What it does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +47,7 @@ impl Fake {
         let incoming = incoming.with_nodelay(Some(true));
         let address = incoming.local_addr()?;
         let serving = tonic::transport::Server::builder()
-            .add_service(ReservationsServer::new(Keys { fault, envelopes: Mutex::default() }))
+            .add_service(ReservationsServer::new(Keys { fault, envelopes: Arc::default() }))
             .add_service(AdminServer::new(Desk { fault }))
             .serve_with_incoming(incoming);
         drop(runtime.spawn(serving));
@@ -52,9 +55,10 @@ impl Fake {
     }
 }
 
+#[derive(Clone)]
 struct Keys {
     fault: Fault,
-    envelopes: Mutex<BTreeMap<String, v1::Envelope>>,
+    envelopes: Arc<Mutex<BTreeMap<String, v1::Envelope>>>,
 }
 
 const TOKEN: v1::FencingToken = v1::FencingToken { epoch: 1, sequence: 7 };
@@ -112,7 +116,10 @@ impl Reservations for Keys {
 
     async fn complete(&self, request: Request<v1::CompleteRequest>) -> Answer<v1::CompleteResponse> {
         if self.fault == Fault::Overloaded {
-            return Err(Status::resource_exhausted("too much waits"));
+            let definite = [("definite".to_owned(), "true".to_owned())];
+            let mut details = ErrorDetails::with_error_info("overloaded", "holdfast", definite);
+            details.set_retry_info(Some(Duration::from_millis(10)));
+            return Err(Status::with_error_details(Code::ResourceExhausted, "too much waits", details));
         }
         let request = request.into_inner();
         let envelope = request.envelope.unwrap_or_default();
@@ -171,12 +178,47 @@ impl Reservations for Keys {
 
     type SessionStream = tonic::codegen::BoxStream<v1::SessionResponse>;
 
-    async fn session(&self, _: Request<tonic::Streaming<v1::SessionRequest>>) -> Answer<Self::SessionStream> {
-        Err(Status::unimplemented("no test asks"))
+    async fn session(&self, calls: Request<Streaming<v1::SessionRequest>>) -> Answer<Self::SessionStream> {
+        let keys = self.clone();
+        let hello = v1::SessionResponse { answers: Vec::new(), max_in_flight: 64 };
+        let answered = calls.into_inner().then(move |request| {
+            let keys = keys.clone();
+            async move {
+                let mut answers = Vec::new();
+                for call in request?.calls {
+                    answers.push(keys.call(call).await);
+                }
+                Ok(v1::SessionResponse { answers, max_in_flight: 0 })
+            }
+        });
+        Ok(Response::new(Box::pin(stream::once(async { Ok(hello) }).chain(answered))))
     }
 
     async fn topology(&self, _: Request<v1::TopologyRequest>) -> Answer<v1::TopologyResponse> {
-        Err(Status::unimplemented("no test asks"))
+        Ok(Response::new(v1::TopologyResponse { partitions: 1, nodes: Vec::new(), leaders: vec![0] }))
+    }
+}
+
+impl Keys {
+    async fn call(&self, call: v1::SessionCall) -> v1::SessionAnswer {
+        use v1::session_answer::Answer;
+        let answered = match call.call {
+            Some(v1::session_call::Call::Reserve(request)) => {
+                self.reserve(Request::new(request)).await.map(|answer| Answer::Reserve(answer.into_inner()))
+            }
+            Some(v1::session_call::Call::Complete(request)) => {
+                self.complete(Request::new(request)).await.map(|answer| Answer::Complete(answer.into_inner()))
+            }
+            _ => Err(Status::unimplemented("no test asks")),
+        };
+        let answer = answered.unwrap_or_else(|status| {
+            Answer::Failure(v1::Failure {
+                code: "overloaded".to_owned(),
+                message: status.to_string(),
+                ..v1::Failure::default()
+            })
+        });
+        v1::SessionAnswer { id: call.id, answer: Some(answer) }
     }
 }
 

@@ -11,7 +11,7 @@ mod exit;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 mod output;
 mod parse;
 #[cfg(test)]
@@ -42,7 +42,7 @@ enum Command {
     /// Start one node on this machine, without configuration
     Dev(dev::Dev),
     /// Start a node as a settings file says
-    Server(server::Server),
+    Server(Box<server::Server>),
     /// Ask a running node, or tell it something
     Ctl(ctl::Ctl),
     /// Put load on a running node, measure it and check every answer
@@ -80,7 +80,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let ended = match cli.command {
         Command::Dev(dev) => dev::run(dev),
-        Command::Server(server) => server::run(server),
+        Command::Server(server) => server::run(*server),
         Command::Ctl(ctl) => ctl::run(ctl),
         Command::Bench(bench) => bench::run(bench),
     };

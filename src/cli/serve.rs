@@ -42,10 +42,7 @@ fn raise_open_files() {
     }
 }
 
-async fn run(
-    settings: NodeSettings,
-    announce: impl FnOnce(&Node) -> Result<(), Problem>,
-) -> Result<Exit, Problem> {
+async fn run(settings: NodeSettings, announce: impl FnOnce(&Node) -> Result<(), Problem>) -> Result<Exit, Problem> {
     let mut signals = Signals::new()?;
     let node = tokio::select! {
         started = Node::start(settings) => started.map_err(not_started)?,

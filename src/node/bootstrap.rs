@@ -233,7 +233,8 @@ mod tests {
         assert_eq!(misfit(&ours, &theirs), Some(("partitions", "4".to_owned(), "16".to_owned())));
         let (_, mut reply) = fresh(2);
         reply.facts = Some(theirs);
-        let [_, second, third] = [1, 2, 3].map(|id| Founder { node_id: id, peer: "p:1".to_owned(), api: String::new() });
+        let [_, second, third] =
+            [1, 2, 3].map(|id| Founder { node_id: id, peer: "p:1".to_owned(), api: String::new() });
         let refused = check(&ours, &second, &reply).err().map(|error| error.to_string()).unwrap_or_default();
         assert!(refused.contains("partitions = 4") && refused.contains("p:1 has 16"), "{refused}");
         let elsewhere = check(&ours, &third, &reply).err().map(|error| error.to_string()).unwrap_or_default();

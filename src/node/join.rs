@@ -74,7 +74,10 @@ pub(super) async fn enter(cluster: Arc<Cluster>, addresses: Vec<String>) -> Opti
         for address in &addresses {
             match ask(&cluster, address).await {
                 Asked::Done => {
-                    tracing::info!(member = address, "a member of every partition: `holdfast ctl members` shows whether it votes");
+                    tracing::info!(
+                        member = address,
+                        "a member of every partition: `holdfast ctl members` shows whether it votes"
+                    );
                     return None;
                 }
                 Asked::Never(why) => return Some(why),
@@ -113,10 +116,10 @@ pub(super) async fn announce(cluster: Arc<Cluster>) {
             .into_iter()
             .collect();
         drop(region);
-        if others.is_empty() {
-            if let Err(error) = cluster.take_in(&me).await {
-                notice(&mut noticed, "this node", &error.to_string());
-            }
+        if others.is_empty()
+            && let Err(error) = cluster.take_in(&me).await
+        {
+            notice(&mut noticed, "this node", &error.to_string());
         }
         for address in &others {
             match ask(&cluster, address).await {

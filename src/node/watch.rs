@@ -33,7 +33,8 @@ pub(super) async fn members(cluster: Arc<Cluster>) -> String {
         let others = others(me, &memberships);
         let hellos = ask(&cluster, &others).await;
         for (node_id, hello) in hellos.iter().filter(|(id, _)| !met.contains(id)) {
-            if let Some((what, here, there)) = misfit(cluster.peers().facts(), &hello.facts.clone().unwrap_or_default()) {
+            if let Some((what, here, there)) = misfit(cluster.peers().facts(), &hello.facts.clone().unwrap_or_default())
+            {
                 let peer = cluster.peers().node(*node_id).unwrap_or_default().peer;
                 return NodeError::Misfit { what, here, there, peer }.to_string();
             }
@@ -49,7 +50,9 @@ pub(super) async fn members(cluster: Arc<Cluster>) -> String {
         silent = now;
         without_us = if removed(me, &memberships, &hellos) { without_us.saturating_add(1) } else { 0 };
         if without_us >= ROUNDS {
-            return format!("node {me} is a member of the region no more: stop it for good, and delete its data directory");
+            return format!(
+                "node {me} is a member of the region no more: stop it for good, and delete its data directory"
+            );
         }
     }
 }

@@ -9,6 +9,7 @@ use openraft::errors::{ClientWriteError, RaftError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use crate::clock;
 use crate::codec::batch::{Batch, Operation};
 use crate::limits;
 use crate::peers::Peers;
@@ -16,6 +17,7 @@ use crate::raft::ProposeError;
 use crate::raft::group::Leadership;
 use crate::raft::state_machine::Machine;
 use crate::raft::types::{LoggedBatch, NodeId, OperationReply, Types};
+use crate::telemetry::metrics::{self, Overload};
 
 /// What a proposer gets.
 type Outcome = Result<OperationReply, ProposeError>;
@@ -48,18 +50,33 @@ impl Batcher {
         (Self { queue, room }, serve(raft, peers, waiting, leadership))
     }
 
+    /// How many operations wait for a batch.
+    pub(super) fn queued_operations(&self) -> usize {
+        self.queue.max_capacity().saturating_sub(self.queue.capacity())
+    }
+
+    /// How many bytes wait or are in flight.
+    pub(super) fn queued_bytes(&self) -> usize {
+        limits::MAX_QUEUED_BYTES.saturating_sub(self.room.available_permits())
+    }
+
     /// Proposes an operation and waits for what comes of it.
     pub(super) async fn propose(&self, operation: Operation) -> Outcome {
         let weight = operation.weight();
         let share = u32::try_from(weight).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.room).try_acquire_many_owned(share).map_err(|_| ProposeError::Overloaded)?;
+        let room = Arc::clone(&self.room).try_acquire_many_owned(share).map_err(|_| overloaded(Overload::Bytes))?;
         let (reply, outcome) = oneshot::channel();
         self.queue.try_send(Waiting { operation, weight, reply, room }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
+            mpsc::error::TrySendError::Full(_) => overloaded(Overload::Operations),
             mpsc::error::TrySendError::Closed(_) => ProposeError::Definite("the partition is shutting down".to_owned()),
         })?;
         outcome.await.unwrap_or_else(|_| Err(ProposeError::Indefinite("the partition stopped".to_owned())))
     }
+}
+
+fn overloaded(limit: Overload) -> ProposeError {
+    metrics::overloaded(limit);
+    ProposeError::Overloaded
 }
 
 async fn serve(
@@ -141,8 +158,10 @@ async fn write(raft: &Raft<Types, Machine>, peers: &Peers, gathered: Vec<Waiting
     let voters: Vec<u64> = raft.voter_ids().collect();
     let batch = LoggedBatch::new(Batch { clock_unix_ms: peers.bounded_clock_unix_ms(&voters), operations });
     let limit = Duration::from_millis(limits::PROPOSE_TIMEOUT_MS);
+    let begun = clock::monotonic();
     let failed = match tokio::time::timeout(limit, raft.client_write(batch)).await {
         Ok(Ok(response)) => {
+            metrics::batch(replies.len(), clock::monotonic().since(begun));
             for ((reply, room), outcome) in replies.into_iter().zip(response.data.0) {
                 drop(room);
                 // Whoever asked may have gone: the operation stands all the same.

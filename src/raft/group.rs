@@ -82,7 +82,7 @@ pub struct Membership {
 pub struct Group {
     partition: PartitionId,
     pub(super) raft: Raft<Types, Machine>,
-    batcher: Batcher,
+    pub(super) batcher: Batcher,
     family: GroupFamily,
     view: View,
     swept: Arc<AtomicU64>,
@@ -167,7 +167,7 @@ impl Group {
         let (reads, serve) = Reads::new(raft.clone());
         tasks.spawn(serve);
         let (tell_members, membership) = watch::channel(Membership::default());
-        tasks.spawn(members::follow(raft.clone(), peers, tell_leader, tell_members));
+        tasks.spawn(members::follow(partition, raft.clone(), peers, tell_leader, tell_members));
         let stops: Arc<Notify> = Arc::default();
         tasks.spawn(resign(raft.clone(), Arc::clone(&stops)));
         let group = Self {

@@ -189,9 +189,15 @@ impl GroupLog {
     /// The entries from `start` up to `end`, exclusive, that the log has, stopping after `most` bytes but never before the
     /// first. All of them stood in the log at one moment.
     fn read(&self, start: u64, end: u64, most: usize) -> io::Result<Vec<LogEntry>> {
+        self.read_around(start, end, most, || ())
+    }
+
+    /// The same, where `meanwhile` happens between the looks at memory and at the disk.
+    fn read_around(&self, start: u64, end: u64, most: usize, mut meanwhile: impl FnMut()) -> io::Result<Vec<LogEntry>> {
         loop {
             let glance = self.glance(start, end);
             let cuts = glance.cuts;
+            meanwhile();
             let read = self.collect(glance, most);
             // Cut meanwhile, it may be of two minds, or look damaged.
             if self.tail().cuts == cuts {

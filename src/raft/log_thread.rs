@@ -11,10 +11,12 @@ use std::thread::JoinHandle;
 use openraft::storage::IOFlushed;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::clock;
 use crate::ids::PartitionId;
 use crate::limits;
 use crate::raft::types::Types;
 use crate::store::{LogBatch, LogFamily};
+use crate::telemetry::metrics;
 
 /// Requests that may wait for the log thread: far more than all groups have in flight together.
 const QUEUE: usize = 16_384;
@@ -94,8 +96,17 @@ impl LogThread {
 
 /// What is told once a batch is on the disk.
 enum Told {
-    Entries { flushed: IOFlushed<Types>, durable: Durable },
+    Entries { count: usize, flushed: IOFlushed<Types>, durable: Durable },
     Done(Done),
+}
+
+/// How many log entries are among what is told.
+fn entries(told: &[Told]) -> usize {
+    let counts = told.iter().map(|told| match told {
+        Told::Entries { count, .. } => *count,
+        Told::Done(_) => 0,
+    });
+    counts.sum()
 }
 
 fn run(family: &LogFamily, mut queue: mpsc::Receiver<Request>, broken: &OnceLock<String>) {
@@ -107,18 +118,22 @@ fn run(family: &LogFamily, mut queue: mpsc::Receiver<Request>, broken: &OnceLock
             let Ok(next) = queue.try_recv() else { break };
             bytes = bytes.saturating_add(gather(next, &mut batch, &mut told));
         }
-        write(family, batch, told, broken);
+        write(family, batch, bytes, told, broken);
     }
 }
 
 /// Writes a batch and tells everybody whose request is in it.
-fn write(family: &LogFamily, batch: LogBatch, told: Vec<Told>, broken: &OnceLock<String>) {
-    if broken.get().is_none()
-        && let Err(error) = family.write(batch)
-    {
-        tracing::error!(%error, "the log cannot be written: this node stops serving");
-        // Set once: the first error is the one that counts.
-        let _ = broken.set(error.to_string());
+fn write(family: &LogFamily, batch: LogBatch, bytes: usize, told: Vec<Told>, broken: &OnceLock<String>) {
+    if broken.get().is_none() {
+        let begun = clock::monotonic();
+        match family.write(batch) {
+            Ok(()) => metrics::log_sync(entries(&told), bytes, clock::monotonic().since(begun)),
+            Err(error) => {
+                tracing::error!(%error, "the log cannot be written: this node stops serving");
+                // Set once: the first error is the one that counts.
+                let _ = broken.set(error.to_string());
+            }
+        }
     }
     for one in told {
         tell(one, broken.get().map(String::as_str));
@@ -130,12 +145,12 @@ fn gather(request: Request, batch: &mut LogBatch, told: &mut Vec<Told>) -> usize
     let partition = request.partition;
     match request.write {
         Write::Entries { entries, flushed, durable } => {
-            let mut bytes = 0_usize;
+            let (count, mut bytes) = (entries.len(), 0_usize);
             for (index, entry) in entries {
                 bytes = bytes.saturating_add(entry.len());
                 batch.put_entry(partition, index, entry);
             }
-            told.push(Told::Entries { flushed, durable });
+            told.push(Told::Entries { count, flushed, durable });
             bytes
         }
         Write::Vote { bytes, done } => {
@@ -160,7 +175,7 @@ fn gather(request: Request, batch: &mut LogBatch, told: &mut Vec<Told>) -> usize
 fn tell(told: Told, broken: Option<&str>) {
     let result = || broken.map_or(Ok(()), |reason| Err(io::Error::other(reason.to_owned())));
     match told {
-        Told::Entries { flushed, durable } => {
+        Told::Entries { flushed, durable, .. } => {
             if broken.is_none() {
                 durable();
             }
@@ -192,7 +207,7 @@ impl ByHand {
     pub(super) fn write_one(&mut self) {
         let request = self.queue.try_recv().expect("a request");
         let (mut batch, mut told) = (LogBatch::default(), Vec::new());
-        gather(request, &mut batch, &mut told);
-        write(&self.handle.family, batch, told, &self.handle.broken);
+        let bytes = gather(request, &mut batch, &mut told);
+        write(&self.handle.family, batch, bytes, told, &self.handle.broken);
     }
 }

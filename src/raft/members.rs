@@ -9,11 +9,13 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Raft};
 use tokio::sync::watch;
 
+use crate::ids::PartitionId;
 use crate::peers::Peers;
 use crate::raft::ProposeError;
 use crate::raft::group::{Group, Leadership, Membership};
 use crate::raft::state_machine::Machine;
 use crate::raft::types::{Address, NodeId, Types};
+use crate::telemetry;
 use crate::wire::v1::Node;
 
 /// How long a change of members may take: a learner has to catch up before it can vote.
@@ -23,12 +25,14 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Tells of leaders for as long as the group runs, and tells `peers` where members are reached.
 pub(super) async fn follow(
+    partition: PartitionId,
     raft: Raft<Types, Machine>,
     peers: Arc<Peers>,
     leadership: watch::Sender<Leadership>,
     membership: watch::Sender<Membership>,
 ) {
     let mut metrics = raft.server_metrics();
+    let mut counted = None;
     loop {
         let (now, members) = {
             let metrics = metrics.borrow_watched();
@@ -53,6 +57,11 @@ pub(super) async fn follow(
             membership.send_replace(members);
         }
         leadership.send_if_modified(|known| std::mem::replace(known, now) != now);
+        let leader = now.leader.map(|leader| (now.term, leader));
+        if leader.is_some() && leader != counted {
+            counted = leader;
+            telemetry::metrics::leader_changed(partition);
+        }
         if metrics.changed().await.is_err() {
             return;
         }

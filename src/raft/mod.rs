@@ -8,6 +8,7 @@
 
 mod batcher;
 mod exports;
+mod gauges;
 mod group;
 mod heartbeat;
 mod log_store;
@@ -25,7 +26,8 @@ mod state_machine;
 mod tests;
 mod types;
 
-pub use group::{Group, GroupSettings, Leadership, Membership};
+pub use gauges::Gauges;
+pub use group::{Group, GroupSettings, Leadership, Membership, Progress};
 pub use log_thread::{LogHandle, LogThread};
 pub use peer::Refused;
 pub use state_machine::{Change, Hook, Hooks, ReplacedHook};

@@ -5,10 +5,12 @@ use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Raft, ReadPolicy};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::clock;
 use crate::limits;
 use crate::raft::ProposeError;
 use crate::raft::state_machine::Machine;
 use crate::raft::types::Types;
+use crate::telemetry::metrics::{self, Overload};
 
 type Confirmed = oneshot::Sender<Result<(), ProposeError>>;
 
@@ -29,7 +31,10 @@ impl Reads {
     pub(super) async fn confirm(&self) -> Result<(), ProposeError> {
         let (reply, confirmed) = oneshot::channel();
         self.queue.try_send(reply).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
+            mpsc::error::TrySendError::Full(_) => {
+                metrics::overloaded(Overload::Reads);
+                ProposeError::Overloaded
+            }
             mpsc::error::TrySendError::Closed(_) => ProposeError::Definite("the partition is shutting down".to_owned()),
         })?;
         confirmed.await.unwrap_or_else(|_| Err(ProposeError::Definite("the partition stopped".to_owned())))
@@ -40,8 +45,12 @@ async fn serve(raft: Raft<Types, Machine>, mut waiting: mpsc::Receiver<Confirmed
     let mut together = Vec::new();
     while waiting.recv_many(&mut together, limits::MAX_QUEUED_OPERATIONS).await > 0 {
         let limit = std::time::Duration::from_millis(limits::READ_TIMEOUT_MS);
+        let begun = clock::monotonic();
         let confirmed = match tokio::time::timeout(limit, raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => {
+                metrics::read_confirmed(clock::monotonic().since(begun));
+                Ok(())
+            }
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
                 Err(ProposeError::NotLeader { leader: forward.leader_id })
             }

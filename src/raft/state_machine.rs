@@ -11,6 +11,7 @@ use holdfast_client::keys::KeyKind;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, StoredMembership};
 
+use crate::clock::{self, Monotonic};
 use crate::codec::batch::{Batch, KeyOperation, Operation};
 use crate::codec::{CodecError, pb};
 use crate::ids::{Epoch, RecordKey};
@@ -27,6 +28,7 @@ use crate::reservation::record::Holding;
 use crate::reservation::sweep::{Sweep, sweep};
 use crate::reservation::{Context, Record, decide};
 use crate::store::{GroupBatch, GroupFamily, StoreError};
+use crate::telemetry::metrics;
 use crate::time::{Advance, LogTime, advance};
 
 /// Bytes after which a run of entries is written, so that the first replies do not wait for the last.
@@ -80,6 +82,9 @@ struct Chunk {
     records: HashMap<RecordKey, Option<Record>>,
     changes: Vec<Change>,
     replies: Vec<(Option<openraft::storage::ApplyResponder<Types>>, Replies)>,
+    /// How many operations are in it, and when the first was begun.
+    operations: usize,
+    begun: Option<Monotonic>,
 }
 
 /// What a key's own bytes say.
@@ -134,6 +139,8 @@ impl Machine {
     }
 
     fn apply_batch(&mut self, batch: &Batch, chunk: &mut Chunk) -> Result<Replies, StoreError> {
+        chunk.begun.get_or_insert_with(clock::monotonic);
+        chunk.operations = chunk.operations.saturating_add(batch.operations.len());
         let accepted = batch.clock_unix_ms <= self.state.accepted_clock_unix_ms;
         match advance(self.now(), batch.clock_unix_ms, accepted) {
             Advance::To(now) => {
@@ -225,6 +232,7 @@ impl Machine {
             if let Some(digest) = &decision.envelope {
                 chunk.batch.put_envelope(key, digest, operation.envelope.clone());
             }
+            count(key, record, &next, decision.envelope.map_or(0, |_| operation.envelope.len()));
             chunk.changes.push(Change { key: key.clone(), holding: next.holding() });
             chunk.records.insert(key.clone(), Some(next));
         }
@@ -247,6 +255,7 @@ impl Machine {
                 Sweep::Keep => {}
                 Sweep::Remove { raise_horizon_ms } => {
                     chunk.batch.remove_record(&key, &record);
+                    metrics::changed(&key.tenant, &record.endpoint, &[metrics::Change::Removed], 0);
                     removed = removed.saturating_add(1);
                     if let Some(time) = raise_horizon_ms {
                         let place = horizons.entry((key.tenant, record.endpoint)).or_insert(0_u64);
@@ -283,6 +292,9 @@ impl Machine {
     /// Writes what is pending and lets the replies go.
     fn commit(&mut self, chunk: &mut Chunk) -> Result<(), StoreError> {
         self.write(chunk)?;
+        if let Some(begun) = chunk.begun.take() {
+            metrics::applied(std::mem::take(&mut chunk.operations), clock::monotonic().since(begun));
+        }
         for (responder, replies) in chunk.replies.drain(..) {
             if let Some(responder) = responder {
                 responder.send(replies);
@@ -292,6 +304,21 @@ impl Machine {
             self.log.applied(applied.index);
         }
         Ok(())
+    }
+}
+
+/// Counts what becomes of a record.
+fn count(key: &RecordKey, before: Option<&Record>, after: &Record, envelope_bytes: usize) {
+    use metrics::Change::{Completed, Created};
+    let completed = before.is_none_or(|before| before.answer.is_none()) && after.answer.is_some();
+    let changes: &[metrics::Change] = match (before.is_none(), completed) {
+        (true, true) => &[Created, Completed],
+        (true, false) => &[Created],
+        (false, true) => &[Completed],
+        (false, false) => &[],
+    };
+    if !changes.is_empty() || envelope_bytes > 0 {
+        metrics::changed(&key.tenant, &after.endpoint, changes, envelope_bytes);
     }
 }
 

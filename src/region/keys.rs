@@ -23,6 +23,7 @@ use crate::reservation::Reply;
 use crate::reservation::command::{self, Command, Complete, Kind};
 use crate::reservation::record::Terms;
 use crate::reservation::reply::Grant;
+use crate::telemetry::metrics;
 use crate::time::LogTime;
 
 /// How long a node waits to hear of a cluster key that others know.
@@ -81,6 +82,7 @@ impl Region {
             return Err(Failure::DiskLow { free_bytes, least_bytes });
         }
         if partition.held() >= limits::MAX_HELD_KEYS / self.partitions.len().max(1) {
+            metrics::overloaded(metrics::Overload::HeldKeys);
             return Err(Failure::Overloaded { retry_after: Duration::from_secs(1) });
         }
         if self.tokens.current().is_none() {

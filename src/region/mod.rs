@@ -7,6 +7,7 @@ pub mod calls;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod gate;
+mod gauges;
 pub mod health;
 mod homes;
 mod keys;

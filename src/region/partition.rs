@@ -21,6 +21,7 @@ use crate::reservation::record::{Answer, Terms};
 use crate::reservation::reply::Grant;
 use crate::reservation::{Record, Reply};
 use crate::store::StoreError;
+use crate::telemetry::metrics::{self, Overload};
 
 /// When to ask again after a failure that may pass.
 const RETRY: Duration = Duration::from_millis(500);
@@ -116,6 +117,11 @@ pub(super) fn unexpected(reply: &impl std::fmt::Debug) -> Failure {
     tracing::error!(?reply, "a command got a reply of another kind");
     let reason = "the store's reply does not fit the request: please report this".to_owned();
     Failure::Unavailable { certainty: Certainty::Indefinite, reason, retry_after: LONGEST_RETRY }
+}
+
+fn overloaded(limit: Overload) -> Failure {
+    metrics::overloaded(limit);
+    Failure::Overloaded { retry_after: RETRY }
 }
 
 /// The command is in the log, and nobody is told what came of it.
@@ -253,7 +259,7 @@ impl Partition {
         }
         let until = call.received.plus(call.wait);
         let place = Arc::clone(&self.waiting).try_acquire_owned();
-        let _place = place.map_err(|_| Failure::Overloaded { retry_after: RETRY })?;
+        let _place = place.map_err(|_| overloaded(Overload::Waiters))?;
         loop {
             let mut rung = std::pin::pin!(self.following.wakers.bell(&call.key).notified());
             // Armed before the look, so that a change in between is not missed.
@@ -302,7 +308,7 @@ impl Partition {
                 return Ok(reserved);
             }
         }
-        Err(Failure::Overloaded { retry_after: RETRY })
+        Err(overloaded(Overload::Races))
     }
 
     /// What a completed key answers, from what is applied here, whoever leads. Nothing if it is not completed, or the caller
@@ -436,7 +442,7 @@ impl Partition {
                 return Ok(Some(Found::of(record, Some(envelope))));
             }
         }
-        Err(Failure::Overloaded { retry_after: RETRY })
+        Err(overloaded(Overload::Races))
     }
 
     /// Proposes a lapse for every lease that runs out, for as long as the node runs.

@@ -62,6 +62,9 @@ impl Role {
         }
     }
 
+    /// Every role.
+    pub const ALL: [Self; 5] = [Self::Leader, Self::Follower, Self::Learner, Self::Candidate, Self::Stopped];
+
     /// As the API writes it.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -20,10 +20,8 @@ fn term(fixture: &Fixture) -> u64 {
 }
 
 fn token(outcome: &ReserveOutcome) -> String {
-    match outcome {
-        ReserveOutcome::Granted(grant) => grant.token.clone(),
-        other => panic!("{other:?}"),
-    }
+    let ReserveOutcome::Granted(grant) = outcome else { panic!("{outcome:?}") };
+    grant.token.clone()
 }
 
 fn indefinite(failure: &Failure) -> bool {

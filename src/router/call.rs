@@ -9,6 +9,7 @@ use holdfast_client::proto::v1;
 use holdfast_client::proto::v1::session_answer::Answer;
 use holdfast_client::proto::v1::session_call::Call as Message;
 
+use super::measured;
 use super::messages::{
     checkpoint, checkpoint_from, envelope, fencing, fingerprint_from, found_from, granted_from, key_state_from,
     limit_from, place_from, replay_from,
@@ -21,6 +22,7 @@ use crate::region::calls::{
     GrantOutcome, LookupCall, Placed, ReleaseCall, ReserveCall, ReserveOutcome, ResolveCall, ResolveOutcome, Verdict,
 };
 use crate::reservation::reply::Recorded;
+use crate::telemetry::metrics::{self, Method};
 use crate::time::LogTime;
 use crate::wire::v1::{ForwardAnswer, ForwardCall};
 
@@ -33,6 +35,18 @@ pub trait Call: Send + Sync {
     type Answer: Send;
     /// Done twice it is as if it were done once, whatever comes between: sent and not answered, it is sent again.
     const REPEATABLE: bool;
+    /// What it is counted as. Nothing: an operator's call, which is not counted.
+    const METHOD: Option<Method> = None;
+
+    /// What an answer is counted as.
+    fn came_to(_answer: &Self::Answer) -> metrics::Outcome {
+        metrics::Outcome::Done
+    }
+
+    /// Itself, if it asks to execute: those are counted by whose they are.
+    fn reserve(&self) -> Option<&ReserveCall> {
+        None
+    }
 
     /// Whose leader serves it.
     fn partition(&self, region: &Region) -> PartitionId;
@@ -88,6 +102,15 @@ fn done_or_stale(stale: Option<v1::StaleToken>) -> Option<GrantOutcome> {
 impl Call for ReserveCall {
     type Answer = Placed<ReserveOutcome>;
     const REPEATABLE: bool = false;
+    const METHOD: Option<Method> = Some(Method::Reserve);
+
+    fn came_to(answer: &Self::Answer) -> metrics::Outcome {
+        measured::reserved(&answer.outcome)
+    }
+
+    fn reserve(&self) -> Option<&ReserveCall> {
+        Some(self)
+    }
 
     fn partition(&self, region: &Region) -> PartitionId {
         region.partition_of(&self.key)
@@ -150,6 +173,11 @@ impl Call for ReserveCall {
 impl Call for CompleteCall {
     type Answer = Placed<Completed>;
     const REPEATABLE: bool = false;
+    const METHOD: Option<Method> = Some(Method::Complete);
+
+    fn came_to(answer: &Self::Answer) -> metrics::Outcome {
+        measured::completed(&answer.outcome)
+    }
 
     fn partition(&self, region: &Region) -> PartitionId {
         region.partition_of(&self.key)
@@ -191,6 +219,11 @@ impl Call for CompleteCall {
 impl Call for ReleaseCall {
     type Answer = Placed<GrantOutcome>;
     const REPEATABLE: bool = false;
+    const METHOD: Option<Method> = Some(Method::Release);
+
+    fn came_to(answer: &Self::Answer) -> metrics::Outcome {
+        measured::on_grant(&answer.outcome)
+    }
 
     fn partition(&self, region: &Region) -> PartitionId {
         region.partition_of(&self.0.key)
@@ -219,6 +252,11 @@ impl Call for ReleaseCall {
 impl Call for ExtendCall {
     type Answer = Placed<GrantOutcome>;
     const REPEATABLE: bool = false;
+    const METHOD: Option<Method> = Some(Method::Extend);
+
+    fn came_to(answer: &Self::Answer) -> metrics::Outcome {
+        measured::on_grant(&answer.outcome)
+    }
 
     fn partition(&self, region: &Region) -> PartitionId {
         region.partition_of(&self.grant.key)
@@ -248,6 +286,11 @@ impl Call for ExtendCall {
 impl Call for CheckpointCall {
     type Answer = Placed<GrantOutcome>;
     const REPEATABLE: bool = false;
+    const METHOD: Option<Method> = Some(Method::Checkpoint);
+
+    fn came_to(answer: &Self::Answer) -> metrics::Outcome {
+        measured::on_grant(&answer.outcome)
+    }
 
     fn partition(&self, region: &Region) -> PartitionId {
         region.partition_of(&self.grant.key)
@@ -282,6 +325,11 @@ impl Call for CheckpointCall {
 impl Call for LookupCall {
     type Answer = Placed<Option<Found>>;
     const REPEATABLE: bool = true;
+    const METHOD: Option<Method> = Some(Method::Lookup);
+
+    fn came_to(answer: &Self::Answer) -> metrics::Outcome {
+        measured::found(&answer.outcome)
+    }
 
     fn partition(&self, region: &Region) -> PartitionId {
         region.partition_of(&self.0)
@@ -309,6 +357,11 @@ impl Call for LookupCall {
 impl Call for ClaimCall {
     type Answer = Placed<ClaimOutcome>;
     const REPEATABLE: bool = false;
+    const METHOD: Option<Method> = Some(Method::Claim);
+
+    fn came_to(answer: &Self::Answer) -> metrics::Outcome {
+        measured::claimed(&answer.outcome)
+    }
 
     fn partition(&self, region: &Region) -> PartitionId {
         region.partition_of(&self.key)
@@ -348,6 +401,11 @@ impl Call for ClaimCall {
 impl Call for ResolveCall {
     type Answer = Placed<ResolveOutcome>;
     const REPEATABLE: bool = false;
+    const METHOD: Option<Method> = Some(Method::Resolve);
+
+    fn came_to(answer: &Self::Answer) -> metrics::Outcome {
+        measured::resolved(&answer.outcome)
+    }
 
     fn partition(&self, region: &Region) -> PartitionId {
         region.partition_of(&self.key)

@@ -86,11 +86,7 @@ impl Cluster {
     ///
     /// # Errors
     /// Why not. When a check refuses, no group was changed; else a repeated call goes on.
-    pub async fn change_voters(
-        self: &Arc<Self>,
-        promote: Option<u64>,
-        remove: Option<u64>,
-    ) -> Result<(), ChangeError> {
+    pub async fn change_voters(self: &Arc<Self>, promote: Option<u64>, remove: Option<u64>) -> Result<(), ChangeError> {
         if promote == remove {
             let why = match promote {
                 None => "name a node to promote, one to remove, or both".to_owned(),
@@ -257,11 +253,7 @@ fn count(matching: impl Iterator<Item = bool>) -> u32 {
     u32::try_from(matching.filter(|matches| *matches).count()).unwrap_or(u32::MAX)
 }
 
-fn member(
-    node_id: u64,
-    groups: &[(Membership, Leadership)],
-    hellos: &BTreeMap<u64, v1::HelloReply>,
-) -> Member {
+fn member(node_id: u64, groups: &[(Membership, Leadership)], hellos: &BTreeMap<u64, v1::HelloReply>) -> Member {
     let at = groups.iter().find_map(|(members, _)| members.nodes.get(&node_id)).cloned().unwrap_or_default();
     let votes = |members: &Membership| members.voters.contains(&node_id);
     let learns = |members: &Membership| !votes(members) && members.nodes.contains_key(&node_id);
@@ -278,11 +270,7 @@ fn member(
 }
 
 /// How far a member is behind at the most, if every one of its groups has a leader that says so.
-fn behind(
-    node_id: u64,
-    groups: &[(Membership, Leadership)],
-    hellos: &BTreeMap<u64, v1::HelloReply>,
-) -> Option<u64> {
+fn behind(node_id: u64, groups: &[(Membership, Leadership)], hellos: &BTreeMap<u64, v1::HelloReply>) -> Option<u64> {
     let of_group = |partition: usize| {
         let said = hellos.iter().find_map(|(leader, hello)| {
             let lead = hello.leads.iter().find(|lead| usize::try_from(lead.partition) == Ok(partition))?;
@@ -301,16 +289,10 @@ mod tests {
     use super::*;
     use crate::raft::Address;
 
-    fn hello(leads: &[(u32, u64, &[(u64, u64)])]) -> v1::HelloReply {
-        let matched = |pairs: &[(u64, u64)]| {
-            pairs.iter().map(|(node_id, index)| v1::Matched { node_id: *node_id, index: *index }).collect()
-        };
-        let leads = leads.iter().map(|(partition, last, pairs)| v1::Lead {
-            partition: *partition,
-            last: *last,
-            matched: matched(pairs),
-        });
-        v1::HelloReply { leads: leads.collect(), ..v1::HelloReply::default() }
+    /// A node that leads one partition, and up to where it knows members to have it.
+    fn hello(partition: u32, last: u64, matched: &[(u64, u64)]) -> v1::HelloReply {
+        let matched = matched.iter().map(|(node_id, index)| v1::Matched { node_id: *node_id, index: *index }).collect();
+        v1::HelloReply { leads: vec![v1::Lead { partition, last, matched }], ..v1::HelloReply::default() }
     }
 
     #[test]
@@ -319,12 +301,12 @@ mod tests {
         let members = Membership { voters: [1, 2].into(), nodes, changing: false };
         let led = |leader| Leadership { term: 1, leader: Some(leader), leads: leader == 1 };
         let groups = vec![(members.clone(), led(1)), (members, led(2))];
-        let mut hellos = BTreeMap::from([(1, hello(&[(0, 100, &[(2, 90), (3, 40)])]))]);
+        let mut hellos = BTreeMap::from([(1, hello(0, 100, &[(2, 90), (3, 40)]))]);
         let learner = member(3, &groups, &hellos);
         assert_eq!((learner.voter_of, learner.learner_of, learner.leader_of), (0, 2, 0));
         assert_eq!(learner.behind, None, "nobody speaks for partition 1");
         assert!(!learner.reachable);
-        hellos.insert(2, hello(&[(1, 50, &[(1, 50), (3, 50)])]));
+        hellos.insert(2, hello(1, 50, &[(1, 50), (3, 50)]));
         assert_eq!(member(3, &groups, &hellos).behind, Some(60));
         let voter = member(2, &groups, &hellos);
         assert_eq!((voter.voter_of, voter.leader_of, voter.behind, voter.reachable), (2, 1, Some(10), true));

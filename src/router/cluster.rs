@@ -226,7 +226,17 @@ impl Cluster {
         }
         let _one_at_a_time = self.changing.lock().await;
         // Members are read after it: what an earlier leader changed is seen.
-        group.confirm_read().await?;
+        match group.confirm_read().await {
+            Ok(()) => {}
+            Err(ProposeError::NotLeader { leader }) => return Err(ChangeError::NotLeader { leader }),
+            // Nothing was asked for yet, whatever it is.
+            Err(error @ (ProposeError::Overloaded | ProposeError::Definite(_) | ProposeError::Indefinite(_))) => {
+                tracing::info!(%partition, %error, "no change of members without a majority");
+                return Err(ChangeError::Refused(format!(
+                    "partition {partition} has no majority of voters that answers: see `holdfast ctl members`, and start them first"
+                )));
+            }
+        }
         match change {
             Change::Transfer(_) => Ok(()),
             Change::AddLearner(node) => add_learner(&group, node).await,
@@ -280,7 +290,9 @@ async fn add_learner(group: &Group, node: &v1::Node) -> Result<(), ChangeError> 
         None => Ok(group.add_learner(node.node_id, at).await?),
         Some(known) if *known == at => Ok(()),
         // One from before nodes had named data directories says none.
-        Some(known) if known.disk == at.disk || known.disk.is_empty() => Ok(group.move_member(node.node_id, at).await?),
+        Some(known) if known.disk == at.disk || known.disk.is_empty() => {
+            Ok(group.move_member(node.node_id, at).await?)
+        }
         Some(_) => Err(ChangeError::Refused(rules::lost_disk(node.node_id))),
     }
 }

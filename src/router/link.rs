@@ -59,7 +59,7 @@ struct Waiting {
 
 /// What a caller hears of a call that was sent.
 enum Told {
-    Answer(ForwardAnswer),
+    Answer(Box<ForwardAnswer>),
     Lost,
 }
 
@@ -130,7 +130,7 @@ impl Links {
             mpsc::error::TrySendError::Closed(_) => Unanswered::NotSent,
         })?;
         match tokio::time::timeout(left, told).await {
-            Ok(Ok(Told::Answer(answer))) => Ok(answer),
+            Ok(Ok(Told::Answer(answer))) => Ok(*answer),
             Ok(Ok(Told::Lost)) | Err(_) => Err(Unanswered::Lost),
             Ok(Err(_)) => Err(Unanswered::NotSent),
         }
@@ -179,7 +179,7 @@ async fn converse(mut client: Client, traffic: &Shared) -> Result<(), tonic::Sta
             let id = answer.answer.as_ref().map_or(0, |answer| answer.id);
             let sent = lock(traffic).sent.remove(&id);
             if let Some(sent) = sent {
-                sent.tell(Told::Answer(answer));
+                sent.tell(Told::Answer(Box::new(answer)));
             }
         }
     }

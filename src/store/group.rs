@@ -19,6 +19,21 @@ pub struct GroupFamily {
     pub(super) current: Arc<Current>,
 }
 
+/// How much there is of one group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupSizes {
+    /// About how many keys there are: of records, of envelopes, and of indexes.
+    pub keys: u64,
+    /// About how many bytes of live data are in tables.
+    pub live_bytes: u64,
+    /// Bytes of table files.
+    pub table_bytes: u64,
+    /// Bytes of files of large envelopes.
+    pub blob_bytes: u64,
+    /// Bytes of writes that are not in tables yet.
+    pub memory_bytes: u64,
+}
+
 /// Changes of one group that become visible together.
 #[derive(Default)]
 pub struct GroupBatch {
@@ -210,6 +225,22 @@ impl GroupFamily {
             found.push(item?.0);
         }
         Ok(found)
+    }
+
+    /// How much there is of the group, as far as RocksDB knows without counting.
+    ///
+    /// # Errors
+    /// When the family is not there.
+    pub fn sizes(&self) -> Result<GroupSizes, StoreError> {
+        let state = self.family()?;
+        let of = |name| self.inner.db.property_int_value_cf(&state, name).map(Option::unwrap_or_default);
+        Ok(GroupSizes {
+            keys: of("rocksdb.estimate-num-keys")?,
+            live_bytes: of("rocksdb.estimate-live-data-size")?,
+            table_bytes: of("rocksdb.total-sst-files-size")?,
+            blob_bytes: of("rocksdb.total-blob-file-size")?,
+            memory_bytes: of("rocksdb.cur-size-all-mem-tables")?,
+        })
     }
 
     /// Makes everything written so far durable.

@@ -28,7 +28,7 @@ use crate::codec::{CodecError, pb};
 use crate::ids::{PartitionCount, PartitionId};
 
 pub use export::{Export, Pinned};
-pub use group::{GroupBatch, GroupFamily};
+pub use group::{GroupBatch, GroupFamily, GroupSizes};
 pub use identity::{peek, set_founders};
 pub use install::{Incoming, Position, Received, Refused};
 pub use log::{LogBatch, LogFamily};

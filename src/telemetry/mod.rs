@@ -1,7 +1,11 @@
-//! What the process says about itself: logs on stderr. Every message is a constant with fields beside it; keys' bodies
-//! and secrets are never fields.
+//! What the process says about itself: logs on stderr, and [`metrics`]. Every message is a constant with fields beside it;
+//! keys, bodies and secrets are never fields.
 //!
-//! Deliberately absent for now: metrics and traces.
+//! A call that comes with a `traceparent` has its trace id on every line that is logged while it is handled ([`trace`]).
+//! Deliberately absent: spans that are sent to a collector.
+
+pub mod metrics;
+pub mod trace;
 
 use std::fmt;
 use std::io::IsTerminal as _;

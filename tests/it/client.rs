@@ -117,7 +117,33 @@ async fn answered<T>(call: impl Future<Output = Result<tonic::Response<T>, tonic
     }
 }
 
-async fn post<T>(
+/// An answer about a key, which says where and how far on it was given: over HTTP in headers.
+trait Placed {
+    fn place(&mut self) -> &mut Option<api::Epoch>;
+}
+
+macro_rules! placed {
+    ($($answer:ident)*) => {
+        $(impl Placed for api::$answer {
+            fn place(&mut self) -> &mut Option<api::Epoch> {
+                &mut self.epoch
+            }
+        })*
+    };
+}
+
+placed! { ReserveResponse CompleteResponse ReleaseResponse ExtendResponse CheckpointResponse ClaimResponse ResolveResponse }
+
+/// `Holdfast-Epoch` and `Holdfast-Position`, without the leader: over HTTP that is an address.
+fn place(answer: &http::Answer) -> Option<api::Epoch> {
+    let (home, rest) = answer.header("holdfast-epoch")?.split_once('/')?;
+    let (partition, epoch) = rest.split_once('=')?;
+    let (partition, epoch) = (partition.parse().ok()?, epoch.parse().ok()?);
+    let position = answer.header("holdfast-position")?.parse().ok()?;
+    Some(api::Epoch { home: home.to_owned(), partition, epoch, position, leader: 0 })
+}
+
+async fn post<T: Placed>(
     address: SocketAddr,
     path: &str,
     body: &serde_json::Value,
@@ -127,5 +153,7 @@ async fn post<T>(
     if answer.status != 200 {
         return Err(Failure::from_problem(&answer));
     }
-    answer.json().and_then(|json| read(&json)).map_err(|error| Failure::unreadable(&error))
+    let mut read = answer.json().and_then(|json| read(&json)).map_err(|error| Failure::unreadable(&error))?;
+    *read.place() = place(&answer);
+    Ok(read)
 }

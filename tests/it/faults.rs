@@ -34,7 +34,7 @@ struct AtWork {
 
 impl AtWork {
     fn on(node: &Node, seed: u64) -> Self {
-        let (target, seen) = watch::channel(Some((0, node.address())));
+        let (target, seen) = watch::channel(vec![(0, node.address())]);
         let (end, over) = watch::channel(false);
         let crowd = Crowd::new(seed, OnLapse::Regrant, seen, over);
         let mut workers = JoinSet::new();
@@ -52,7 +52,7 @@ impl AtWork {
         }
         self.crowd.died();
         let node = start.run().await?;
-        self.target.send(Some((1, node.address())))?;
+        self.target.send(vec![(1, node.address())])?;
         while let Some(ended) = self.workers.join_next().await {
             ended?;
         }

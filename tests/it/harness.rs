@@ -60,6 +60,8 @@ pub(crate) async fn until<T>(
 pub(crate) struct Start {
     mode: Mode,
     data_dir: PathBuf,
+    /// Where it is to listen; port 0 for any that is free.
+    listen: SocketAddr,
     /// Where the output goes; beside the data directory if it is not said.
     logs: Option<PathBuf>,
     flags: Vec<String>,
@@ -102,7 +104,13 @@ struct Logs {
 impl Start {
     /// A node over `data_dir`.
     pub(crate) fn new(data_dir: &Path) -> Self {
-        Self { mode: Mode::Dev, data_dir: data_dir.to_owned(), logs: None, flags: Vec::new(), wrapper: Vec::new() }
+        let (data_dir, listen) = (data_dir.to_owned(), SocketAddr::from(([127, 0, 0, 1], 0)));
+        Self { mode: Mode::Dev, data_dir, listen, logs: None, flags: Vec::new(), wrapper: Vec::new() }
+    }
+
+    /// A node of a region over `data_dir`: `holdfast server`, which takes the rest as flags.
+    pub(crate) fn member(data_dir: &Path, listen: SocketAddr) -> Self {
+        Self { mode: Mode::Server, listen, ..Self::new(data_dir) }.flag("--log", "warn,holdfast=info")
     }
 
     /// Keeps the output somewhere else than beside the data directory.
@@ -120,6 +128,20 @@ impl Start {
     /// Adds a flag and its value.
     pub(crate) fn flag(mut self, name: &str, value: impl ToString) -> Self {
         self.flags.extend([name.to_owned(), value.to_string()]);
+        self
+    }
+
+    /// What is logged, in place of what was said before.
+    pub(crate) fn log(mut self, filter: &str) -> Self {
+        while let Some(at) = self.flags.iter().position(|flag| flag == "--log") {
+            self.flags.drain(at..at + 2);
+        }
+        self.flag("--log", filter)
+    }
+
+    /// Adds a flag that has no value.
+    pub(crate) fn bare(mut self, name: &str) -> Self {
+        self.flags.push(name.to_owned());
         self
     }
 
@@ -162,7 +184,7 @@ impl Start {
             if let Some(status) = process.child.try_wait()? {
                 return Ok(Err(Refused { status: Some(status), output: process.logs.all() }));
             }
-            if let Some(address) = process.logs.address()
+            if let Some(address) = process.listens()
                 && http::get(address, "/healthz").await.is_ok_and(|answer| health(answer.status))
             {
                 process.address = address;
@@ -177,7 +199,8 @@ impl Start {
         }
     }
 
-    fn spawn(&self) -> anyhow::Result<Node> {
+    /// Starts the process, and does not wait for it.
+    pub(crate) fn spawn(&self) -> anyhow::Result<Node> {
         static STARTS: AtomicU32 = AtomicU32::new(0);
         let number = STARTS.fetch_add(1, Ordering::Relaxed);
         let beside = self.data_dir.parent().context("the data directory has no parent")?;
@@ -199,15 +222,21 @@ impl Start {
             Mode::Dev => "dev",
             Mode::Server => "server",
         };
-        command.args([subcommand, "--listen", "127.0.0.1:0", "--data-dir"]).arg(&self.data_dir).args(&self.flags);
+        command.args([subcommand, "--listen", &self.listen.to_string(), "--data-dir"]);
+        command.arg(&self.data_dir).args(&self.flags);
         command.env("NO_COLOR", "1").stdin(Stdio::null());
         command.stdout(File::create(&logs.stdout)?).stderr(File::create(&logs.stderr)?);
         let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
-        Ok(Node { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), logs })
+        Ok(Node { child, address: self.listen, logs })
     }
 }
 
 impl Node {
+    /// Where it listens, once that is known.
+    fn listens(&self) -> Option<SocketAddr> {
+        if self.address.port() == 0 { self.logs.address() } else { Some(self.address) }
+    }
+
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
@@ -297,9 +326,10 @@ impl Logs {
     }
 
     fn address(&self) -> Option<SocketAddr> {
-        // `dev` says it on stdout and `server` in its log; other addresses may stand before it.
+        // `dev` says it on stdout and `server` in its log, as text or as JSON; other addresses may stand before it.
         let output = self.all();
-        let (_, rest) = output.split_once("HTTP/JSON on 127.0.0.1:").or(output.split_once("address=127.0.0.1:"))?;
+        let ways = ["HTTP/JSON on 127.0.0.1:", "address=127.0.0.1:", "\"address\":\"127.0.0.1:"];
+        let (_, rest) = ways.iter().find_map(|way| output.split_once(way))?;
         let end = rest.find(|c: char| !c.is_ascii_digit())?;
         let port = rest.get(..end)?.parse().ok()?;
         Some(SocketAddr::from(([127, 0, 0, 1], port)))

@@ -80,14 +80,24 @@ pub(crate) struct Op {
     pub(crate) answer: Answer,
     pub(crate) invoked_ns: u64,
     pub(crate) returned_ns: u64,
+    /// The node that was asked, or the process where there is one node.
+    pub(crate) node: u64,
+    /// The position that the answer may not be older than.
+    pub(crate) seen: Option<u64>,
+    /// How far the log was applied where it was answered; nothing if the answer does not say it.
+    pub(crate) position: Option<u64>,
 }
 
 /// Everything that happened.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     pub(crate) ops: Vec<Op>,
-    /// When each process was gone, ascending. A call sent to it cannot take effect later than that.
+    /// When each process of an only node was gone, ascending. A call sent to it cannot take effect later than that.
+    ///
+    /// Empty for a region: what one node took in, another may commit long after the first is dead.
     pub(crate) deaths_ns: Vec<u64>,
+    /// What was done to the nodes and when, for whoever reads a verdict. No judge looks at it.
+    pub(crate) events: Vec<(u64, String)>,
 }
 
 /// What the store does with a key whose lease ran out.
@@ -99,7 +109,7 @@ pub(crate) enum OnLapse {
 
 impl History {
     /// The last moment at which a call may take effect: its answer, or, when there was none, the death of the process it
-    /// was sent to.
+    /// was sent to if that is known to end it. Else it stays open.
     pub(crate) fn ends_ns(&self, op: &Op) -> u64 {
         match op.answer {
             Answer::Unknown => self.deaths_ns.iter().copied().find(|death| *death > op.invoked_ns).unwrap_or(u64::MAX),

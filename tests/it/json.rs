@@ -67,6 +67,7 @@ pub(crate) fn reserve(request: &api::ReserveRequest) -> Value {
         "client_version": unless_empty(&request.client_version),
         "lease_ms": request.lease_ms,
         "wait_ms": request.wait_ms,
+        "seen": request.seen,
     }))
 }
 
@@ -224,7 +225,7 @@ pub(crate) fn completed(json: &Value) -> anyhow::Result<api::CompleteResponse> {
     match outcome(json)?.as_str() {
         "completed" => {
             let completed = api::Completed { recorded, expires_at_unix_ms: number(json, "expires_at_unix_ms")? };
-            Ok(api::CompleteResponse { outcome: Some(Outcome::Completed(completed)) })
+            Ok(api::CompleteResponse { outcome: Some(Outcome::Completed(completed)), epoch: None })
         }
         other => bail!("no outcome of complete: {other}"),
     }
@@ -237,7 +238,7 @@ pub(crate) fn released(json: &Value) -> anyhow::Result<api::ReleaseResponse> {
         "stale_token" => Outcome::StaleToken(stale(json)?),
         other => bail!("no outcome of release: {other}"),
     };
-    Ok(api::ReleaseResponse { outcome: Some(outcome) })
+    Ok(api::ReleaseResponse { outcome: Some(outcome), epoch: None })
 }
 
 pub(crate) fn extended(json: &Value) -> anyhow::Result<api::ExtendResponse> {
@@ -247,7 +248,7 @@ pub(crate) fn extended(json: &Value) -> anyhow::Result<api::ExtendResponse> {
         "stale_token" => Outcome::StaleToken(stale(json)?),
         other => bail!("no outcome of extend: {other}"),
     };
-    Ok(api::ExtendResponse { outcome: Some(outcome) })
+    Ok(api::ExtendResponse { outcome: Some(outcome), epoch: None })
 }
 
 pub(crate) fn checkpointed(json: &Value) -> anyhow::Result<api::CheckpointResponse> {
@@ -257,7 +258,7 @@ pub(crate) fn checkpointed(json: &Value) -> anyhow::Result<api::CheckpointRespon
         "stale_token" => Outcome::StaleToken(stale(json)?),
         other => bail!("no outcome of checkpoint: {other}"),
     };
-    Ok(api::CheckpointResponse { outcome: Some(outcome) })
+    Ok(api::CheckpointResponse { outcome: Some(outcome), epoch: None })
 }
 
 pub(crate) fn claimed(json: &Value) -> anyhow::Result<api::ClaimResponse> {
@@ -273,7 +274,7 @@ pub(crate) fn claimed(json: &Value) -> anyhow::Result<api::ClaimResponse> {
         "limited" => Outcome::Limited(api::Limited { limit: text(json, "limit")?, retry_after_ms: 0 }),
         other => bail!("no outcome of claim: {other}"),
     };
-    Ok(api::ClaimResponse { outcome: Some(outcome) })
+    Ok(api::ClaimResponse { outcome: Some(outcome), epoch: None })
 }
 
 pub(crate) fn resolved(json: &Value) -> anyhow::Result<api::ResolveResponse> {
@@ -283,5 +284,5 @@ pub(crate) fn resolved(json: &Value) -> anyhow::Result<api::ResolveResponse> {
         "stale_token" => Outcome::StaleToken(stale(json)?),
         other => bail!("no outcome of resolve: {other}"),
     };
-    Ok(api::ResolveResponse { outcome: Some(outcome) })
+    Ok(api::ResolveResponse { outcome: Some(outcome), epoch: None })
 }

@@ -63,6 +63,7 @@ fn reserve(number: u64, nonce: u64) -> api::ReserveRequest {
         client_version: String::new(),
         lease_ms: Some(LEASE_MS),
         wait_ms: None,
+        seen: None,
     }
 }
 

@@ -3,7 +3,8 @@
 //! Reading order: `harness` (a node as a process), `client` (both of its APIs), `history` and `checker` (what happened,
 //! and whether it may), `workload` (who makes it happen); then the tests: `life`, `hold`, `keys` and `leases` (one key at a
 //! time), `crash` and `power` (a process, a machine that ends), `faults` and `corruption` (a bad disk), `overload`, `api…`
-//! (hostile input) and `soak`. Tests of pure code stand in `tests/core` and beside the code.
+//! (hostile input), `metrics` (with logs) and `soak`. A region of three nodes: `cluster` (they as processes, in networks of
+//! `netns`), `nemesis` (what befalls them), and `cluster_…`. Tests of pure code stand in `tests/core` and beside the code.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -14,14 +15,21 @@ mod api;
 mod api_garbage;
 mod api_grpc;
 mod api_hostile;
+mod calls;
 mod checker;
 mod client;
 mod clock;
+mod cluster;
+mod cluster_faults;
+mod cluster_life;
+mod cluster_refused;
+mod cluster_soak;
 mod corruption;
 mod crash;
 mod damage;
 mod failure;
 mod faults;
+mod gap;
 mod harness;
 mod history;
 mod hold;
@@ -31,10 +39,14 @@ mod kept;
 mod keys;
 mod leases;
 mod life;
+mod metrics;
+mod nemesis;
+mod netns;
 mod overload;
 mod payload;
 mod power;
 mod random;
+mod session;
 mod soak;
 mod strace;
 mod talk;

@@ -151,7 +151,7 @@ fn cut(files: &Files, data: &Path, random: &mut Random) -> anyhow::Result<(u64, 
 async fn cut_again_and_again(cuts: u32, disk: Disk, seed: u64) -> anyhow::Result<()> {
     let mut random = Random::new(seed);
     let place = Place::new()?;
-    let (target, seen) = watch::channel(Target::None);
+    let (target, seen) = watch::channel(Target::new());
     let (end, over) = watch::channel(false);
     let crowd = Crowd::new(seed, OnLapse::Regrant, seen, over);
     let mut workers = JoinSet::new();
@@ -162,12 +162,12 @@ async fn cut_again_and_again(cuts: u32, disk: Disk, seed: u64) -> anyhow::Result
     for round in 0..cuts {
         let trace = place.root().join(format!("trace-{round}"));
         let mut node = place.start().under(watching_writes(&trace, disk)).run().await?;
-        target.send(Some((u64::from(round), node.address())))?;
+        target.send(vec![(u64::from(round), node.address())])?;
         sleep(Duration::from_millis(random.random_range(UP_MS))).await;
         let tracer = tracer_of(node.pid())?;
         node.kill()?;
         crowd.died();
-        target.send(None)?;
+        target.send(Vec::new())?;
         let trace = whole(&trace, tracer).await?;
         let more = cut(&Files::read(&trace)?, place.data(), &mut random)?;
         lost = (lost.0 + more.0, lost.1 + more.1);
@@ -176,7 +176,7 @@ async fn cut_again_and_again(cuts: u32, disk: Disk, seed: u64) -> anyhow::Result
     ensure!(lost.0 > 0, "no cut lost anything: nothing was shown");
     let node = place.start().run().await?;
     end.send(true)?;
-    target.send(Some((u64::MAX, node.address())))?;
+    target.send(vec![(u64::MAX, node.address())])?;
     while let Some(ended) = workers.join_next().await {
         ended?;
     }

@@ -14,12 +14,12 @@ const RECORDS: u32 = 10_000_000;
 const MOST_KIB: u64 = 512 * 1024;
 
 /// Where figures go; nothing outside `make soak`, where this returns at once.
-fn out() -> Option<PathBuf> {
+pub(crate) fn out() -> Option<PathBuf> {
     std::env::var_os("HOLDFAST_SOAK_OUT").map(PathBuf::from)
 }
 
 /// A field of the node's `/proc` status, in KiB.
-fn memory_kib(node: &Node, field: &str) -> anyhow::Result<u64> {
+pub(crate) fn memory_kib(node: &Node, field: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid()))?;
     let line = status.lines().find(|line| line.starts_with(field)).context("no such field")?;
     let number = line.split_whitespace().nth(1).context("no number")?;

@@ -17,6 +17,10 @@ pub(crate) enum Need {
     Strace,
     /// The right to mount a tmpfs.
     Mount,
+    /// promtool, which comes with Prometheus.
+    Promtool,
+    /// faketime, which gives a process another wall clock.
+    Faketime,
 }
 
 /// Whether the machine gives what a test needs. In CI it must; elsewhere the test says what is missing and passes.
@@ -39,6 +43,16 @@ pub(crate) fn available(needs: &[Need]) -> anyhow::Result<bool> {
                         why.trim()
                     )
                 }),
+            Need::Promtool => Command::new("promtool")
+                .arg("--version")
+                .output()
+                .err()
+                .map(|error| format!("promtool does not run ({error}): install it with `make setup`")),
+            Need::Faketime => {
+                let runs =
+                    Command::new("faketime").args(["-f", "+1d", "true"]).output().is_ok_and(|run| run.status.success());
+                (!runs).then(|| "faketime does not run: install it with `make setup`".to_owned())
+            }
             Need::Mount => {
                 (!rustix::process::geteuid().is_root()).then(|| "a tmpfs cannot be mounted: this needs root".to_owned())
             }

@@ -28,13 +28,15 @@ pub(crate) struct Ask {
     lease_ms: u32,
     wait_ms: Option<u32>,
     endpoint: String,
+    client_version: String,
 }
 
 impl Ask {
     /// For a key, as its attempt number `nonce`.
     pub(crate) fn new(key: &str, nonce: u64) -> Self {
         let endpoint = payload::ENDPOINT.to_owned();
-        Self { key: key.to_owned(), nonce, request: 0, lease_ms: LONG_MS, wait_ms: None, endpoint }
+        let client_version = "it/1".to_owned();
+        Self { key: key.to_owned(), nonce, request: 0, lease_ms: LONG_MS, wait_ms: None, endpoint, client_version }
     }
 
     pub(crate) fn lease_ms(self, lease_ms: u32) -> Self {
@@ -54,16 +56,21 @@ impl Ask {
         Self { endpoint: endpoint.to_owned(), ..self }
     }
 
-    fn message(&self) -> api::ReserveRequest {
+    pub(crate) fn client_version(self, version: &str) -> Self {
+        Self { client_version: version.to_owned(), ..self }
+    }
+
+    pub(crate) fn message(&self) -> api::ReserveRequest {
         api::ReserveRequest {
             tenant: TENANT.to_owned(),
             key: self.key.clone(),
             endpoint: self.endpoint.clone(),
             fingerprint: Some(payload::fingerprint(Request(self.request))),
             nonce: self.nonce.to_be_bytes().to_vec().into(),
-            client_version: "it/1".to_owned(),
+            client_version: self.client_version.clone(),
             lease_ms: Some(self.lease_ms),
             wait_ms: self.wait_ms,
+            seen: None,
         }
     }
 
@@ -145,7 +152,7 @@ pub(crate) async fn complete_for(
         retention_ms,
     };
     match client.complete(request).await {
-        Ok(api::CompleteResponse { outcome: Some(api::complete_response::Outcome::Completed(completed)) }) => {
+        Ok(api::CompleteResponse { outcome: Some(api::complete_response::Outcome::Completed(completed)), .. }) => {
             Ok(completed.recorded())
         }
         other => bail!("{key} is not completed: {other:?}"),
@@ -199,7 +206,7 @@ pub(crate) async fn claim(client: &Client, key: &str, nonce: u64) -> anyhow::Res
         lease_ms: Some(LONG_MS),
     };
     match client.claim(request).await {
-        Ok(api::ClaimResponse { outcome: Some(outcome) }) => Ok(outcome),
+        Ok(api::ClaimResponse { outcome: Some(outcome), .. }) => Ok(outcome),
         other => bail!("{key}: {other:?}"),
     }
 }
@@ -222,8 +229,8 @@ pub(crate) async fn resolve(
         reason: "the bank's statement of that day".to_owned(),
     };
     match client.resolve(request).await {
-        Ok(api::ResolveResponse { outcome: Some(Outcome::Resolved(resolved)) }) => Ok(Ok(resolved.state())),
-        Ok(api::ResolveResponse { outcome: Some(Outcome::StaleToken(stale)) }) => Ok(Err(stale.state())),
+        Ok(api::ResolveResponse { outcome: Some(Outcome::Resolved(resolved)), .. }) => Ok(Ok(resolved.state())),
+        Ok(api::ResolveResponse { outcome: Some(Outcome::StaleToken(stale)), .. }) => Ok(Err(stale.state())),
         other => bail!("{key}: {other:?}"),
     }
 }

@@ -4,6 +4,7 @@
 //! what services do: resend with the same nonce after a lost answer, sometimes start a new attempt instead, hold keys too
 //! long, give up, meet each other on a key, and use a key for another request by mistake.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,17 +15,26 @@ use rand::Rng as _;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::calls::{Answered, Grant, Sent, exchange};
 use crate::client::Client;
 use crate::clock;
 use crate::failure::Failure;
-use crate::history::{Answer, Call, Checkpoint, History, KeyId, Nonce, OnLapse, Op, Recorded, Request, Token};
+use crate::history::{Answer, Call, Checkpoint, History, KeyId, Nonce, OnLapse, Op, Request};
 use crate::payload;
 use crate::random::Random;
 
 /// How long a worker waits for one answer before it takes it for lost.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// How long a worker rests after a call without an answer, unless another node is up sooner.
+/// As [`PATIENCE`], where it can ask another node.
+const PATIENCE_AMONG_NODES: Duration = Duration::from_secs(3);
+/// How long a worker rests after a key's life at the most, in microseconds.
+const REST_BETWEEN_LIVES_US: u64 = 2_000;
+/// As [`REST_BETWEEN_LIVES_US`], where three processes share the machine with the crowd: elections are not to be late.
+const REST_BETWEEN_LIVES_AMONG_NODES_US: u64 = 20_000;
+/// How long a worker rests after a call without an answer, unless the nodes change sooner.
 const REST: Duration = Duration::from_millis(20);
+/// As [`REST`], at the most, where an election may go on.
+const REST_AMONG_NODES_MS: u64 = 200;
 /// Keys that workers meet on: the last ones that were made.
 const RECENT: usize = 64;
 const LONG_LEASE_MS: u32 = 30_000;
@@ -33,8 +43,17 @@ const SHORT_LEASE_MS: u32 = 200;
 const BODIES: &[(usize, u32)] =
     &[(0, 8), (1, 4), (180, 50), (3_000, 20), (16 * 1024, 12), (64 * 1024, 4), (256 * 1024, 2)];
 
-/// Where the node is, if one is up. The number tells one process from the next.
-pub(crate) type Target = Option<(u64, SocketAddr)>;
+/// Where the nodes are that clients know of. Of one node the number tells one process from the next; a node of a region
+/// keeps its own, and may be down.
+pub(crate) type Target = Vec<(u64, SocketAddr)>;
+
+/// A key, as the crowd knows it.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    lease_ms: u32,
+    /// The largest position that anybody was told with an answer about it.
+    seen: Option<u64>,
+}
 
 /// What all workers share.
 pub(crate) struct Crowd {
@@ -43,18 +62,11 @@ pub(crate) struct Crowd {
     on_lapse: OnLapse,
     seed: u64,
     history: Mutex<History>,
-    /// The lease of each key, by number.
-    keys: Mutex<Vec<u32>>,
+    /// By number.
+    keys: Mutex<Vec<Known>>,
     /// Answers that no node should give here.
     surprises: Mutex<Vec<String>>,
     numbers: AtomicU64,
-}
-
-/// The whole of one grant, as its worker knows it.
-#[derive(Clone)]
-struct Grant {
-    token: Token,
-    text: String,
 }
 
 /// One client.
@@ -62,7 +74,11 @@ pub(crate) struct Worker {
     crowd: Arc<Crowd>,
     random: Random,
     over_http: bool,
-    client: Option<(u64, Client)>,
+    clients: BTreeMap<u64, Client>,
+    /// The node that it asks, until it has a reason to ask another.
+    at: Option<u64>,
+    /// It has no such reason.
+    stays: bool,
 }
 
 impl Crowd {
@@ -76,9 +92,20 @@ impl Crowd {
         Arc::new(Self { target, over, on_lapse, seed, history, keys, surprises, numbers: AtomicU64::new(1) })
     }
 
-    /// Notes that the process before is gone.
+    /// Notes that the only process is gone: no call sent to it takes effect later. Not for a node of a region, where what a
+    /// dead process has passed on may yet be done.
     pub(crate) fn died(&self) {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).deaths_ns.push(clock::now_ns());
+    }
+
+    /// Adds what was done to the nodes, for whoever reads the verdict.
+    pub(crate) fn tell(&self, events: &[(u64, String)]) {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).events.extend_from_slice(events);
+    }
+
+    /// Looks at what happened so far.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&History) -> T) -> T {
+        look(&self.history.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Everything that happened so far.
@@ -106,12 +133,19 @@ impl Crowd {
             crowd: Arc::clone(self),
             random: Random::new(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             over_http: number % 4 == 3,
-            client: None,
+            clients: BTreeMap::new(),
+            at: None,
+            stays: false,
         }
     }
 
     fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether there is more than one node.
+    fn many(&self) -> bool {
+        self.target.borrow().len() > 1
     }
 
     fn over(&self) -> bool {
@@ -120,7 +154,7 @@ impl Crowd {
 
     fn new_key(&self, lease_ms: u32) -> KeyId {
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.push(lease_ms);
+        keys.push(Known { lease_ms, seen: None });
         KeyId(u32::try_from(keys.len() - 1).unwrap_or(u32::MAX))
     }
 
@@ -131,7 +165,19 @@ impl Crowd {
 
     fn lease_of(&self, key: KeyId) -> u32 {
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.get(key.0 as usize).copied().unwrap_or(LONG_LEASE_MS)
+        keys.get(key.0 as usize).map_or(LONG_LEASE_MS, |known| known.lease_ms)
+    }
+
+    fn seen(&self, key: KeyId) -> Option<u64> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.get(key.0 as usize).and_then(|known| known.seen)
+    }
+
+    fn see(&self, key: KeyId, position: Option<u64>) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = keys.get_mut(key.0 as usize) {
+            known.seen = known.seen.max(position);
+        }
     }
 
     fn note(&self, op: Op) {
@@ -140,7 +186,7 @@ impl Crowd {
 }
 
 /// The text of a key.
-fn name(key: KeyId) -> String {
+pub(crate) fn name(key: KeyId) -> String {
     format!("order-{:06}", key.0)
 }
 
@@ -153,7 +199,8 @@ impl Worker {
                 60..85 => self.visit().await,
                 _ => self.retry_an_old_one().await,
             }
-            let rest_us = self.random.random_range(0..2_000);
+            let most_us = if self.crowd.many() { REST_BETWEEN_LIVES_AMONG_NODES_US } else { REST_BETWEEN_LIVES_US };
+            let rest_us = self.random.random_range(0..most_us);
             sleep(Duration::from_micros(rest_us)).await;
         }
     }
@@ -168,6 +215,17 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// As [`Worker::verify`], of every node.
+    pub(crate) async fn verify_everywhere(&mut self, key: KeyId) {
+        let nodes = self.crowd.target.borrow().clone();
+        self.stays = true;
+        for (node, _) in nodes {
+            self.at = Some(node);
+            self.verify(key).await;
+        }
+        self.stays = false;
     }
 
     /// A key from its first request to its answer, with what may come between.
@@ -335,7 +393,7 @@ impl Worker {
         self.send(key, call, grant, None).await
     }
 
-    /// Sends one call to the node that is up, and writes it down.
+    /// Sends one call to a node, and writes it down.
     async fn send(
         &mut self,
         key: KeyId,
@@ -343,25 +401,33 @@ impl Worker {
         grant: Option<&Grant>,
         envelope: Option<&api::Envelope>,
     ) -> (Answer, Option<Grant>) {
-        let Some((number, client)) = self.client().await else { return (Answer::Unknown, None) };
+        let Some((node, client)) = self.client().await else { return (Answer::Unknown, None) };
+        let many = self.crowd.many();
+        let seen = self.random.random_bool(0.3).then(|| self.crowd.seen(key)).flatten();
         let token = grant.map(|grant| grant.text.clone()).unwrap_or_default();
+        let sent = Sent { key: name(key), call, token, envelope, seen };
+        let patience = if many { PATIENCE_AMONG_NODES } else { PATIENCE };
         let invoked_ns = clock::now_ns();
-        let answered = timeout(PATIENCE, exchange(&client, name(key), call, token, envelope)).await;
+        let answered = timeout(patience, exchange(&client, sent)).await;
         let returned_ns = clock::now_ns();
-        let (answer, granted) = match answered {
+        let Answered { answer, grant, position } = match answered {
             Ok(Ok(answered)) => answered,
-            Ok(Err(failure)) => (self.failed(call, &failure), None),
-            Err(_) => (Answer::Unknown, None),
+            Ok(Err(failure)) => self.failed(call, &failure).into(),
+            Err(_) => Answer::Unknown.into(),
         };
-        self.crowd.note(Op { key, call, answer, invoked_ns, returned_ns });
+        self.crowd.see(key, position);
+        let seen = seen.filter(|_| matches!(call, Call::Reserve { .. }));
+        self.crowd.note(Op { key, call, answer, invoked_ns, returned_ns, node, seen, position });
         if matches!(answer, Answer::Unknown | Answer::Refused) {
-            self.client = None;
+            self.clients.remove(&node);
+            self.at = self.at.filter(|_| self.stays);
             let mut target = self.crowd.target.clone();
-            let another = target.wait_for(|target| target.is_none_or(|(next, _)| next != number));
+            let change = target.wait_for(|target| !target.iter().any(|(known, _)| *known == node));
+            let rest = Duration::from_millis(self.random.random_range(1..REST_AMONG_NODES_MS));
             // Not waiting for long: the node may be up and only this answer lost.
-            drop(timeout(REST, another).await);
+            drop(timeout(if many { rest } else { REST }, change).await);
         }
-        (answer, granted)
+        (answer, grant)
     }
 
     /// What a failure means; one that no call of a worker deserves is kept.
@@ -373,135 +439,22 @@ impl Worker {
         if failure.definite { Answer::Refused } else { Answer::Unknown }
     }
 
-    /// The client of the node that is up, once one is.
+    /// A node and its client, once there is one: mostly the one that was asked before.
     async fn client(&mut self) -> Option<(u64, Client)> {
         let mut target = self.crowd.target.clone();
-        let (number, address) = (*target.wait_for(Option::is_some).await.ok()?)?;
-        if let Some((known, client)) = &self.client
-            && *known == number
-        {
-            return Some((number, client.clone()));
+        let nodes = target.wait_for(|nodes| !nodes.is_empty()).await.ok()?.clone();
+        let stays = self.stays || nodes.len() == 1 || !self.random.random_bool(0.1);
+        let before = nodes.iter().find(|(node, _)| stays && Some(*node) == self.at);
+        let (node, address) = match before {
+            Some(before) => *before,
+            None => *nodes.get(self.random.random_range(0..nodes.len()))?,
+        };
+        self.at = Some(node);
+        if let Some(client) = self.clients.get(&node) {
+            return Some((node, client.clone()));
         }
         let client = if self.over_http { Client::http(address) } else { Client::grpc(address).ok()? };
-        self.client = Some((number, client.clone()));
-        Some((number, client))
-    }
-}
-
-/// One call and its answer, in the history's words.
-async fn exchange(
-    client: &Client,
-    key: String,
-    call: Call,
-    token: String,
-    envelope: Option<&api::Envelope>,
-) -> Result<(Answer, Option<Grant>), Failure> {
-    let tenant = "crowd".to_owned();
-    match call {
-        Call::Reserve { nonce, request, lease_ms } => client
-            .reserve(api::ReserveRequest {
-                tenant,
-                key,
-                endpoint: payload::ENDPOINT.to_owned(),
-                fingerprint: Some(payload::fingerprint(request)),
-                nonce: nonce.0.to_be_bytes().to_vec().into(),
-                client_version: "it/1".to_owned(),
-                lease_ms: Some(lease_ms),
-                wait_ms: None,
-            })
-            .await
-            .and_then(reserved),
-        Call::Complete { .. } => client
-            .complete(api::CompleteRequest { tenant, key, token, envelope: envelope.cloned(), retention_ms: None })
-            .await
-            .and_then(|answer| completed(&answer)),
-        Call::Release { .. } => {
-            let answer = client.release(api::ReleaseRequest { tenant, key, token }).await?;
-            match answer.outcome {
-                Some(api::release_response::Outcome::Released(_)) => Ok((Answer::Released, None)),
-                Some(api::release_response::Outcome::StaleToken(_)) => Ok((Answer::StaleToken, None)),
-                None => Err(no_outcome(&answer)),
-            }
-        }
-        Call::Extend { lease_ms, .. } => {
-            let answer = client.extend(api::ExtendRequest { tenant, key, token, lease_ms }).await?;
-            match answer.outcome {
-                Some(api::extend_response::Outcome::Extended(_)) => Ok((Answer::Extended, None)),
-                Some(api::extend_response::Outcome::StaleToken(_)) => Ok((Answer::StaleToken, None)),
-                None => Err(no_outcome(&answer)),
-            }
-        }
-        Call::Checkpoint { checkpoint, .. } => {
-            let data = checkpoint.0.to_be_bytes().to_vec().into();
-            let checkpoint = Some(api::CheckpointData { name: "step".to_owned(), data });
-            let answer = client.checkpoint(api::CheckpointRequest { tenant, key, token, checkpoint }).await?;
-            match answer.outcome {
-                Some(api::checkpoint_response::Outcome::Checkpointed(_)) => Ok((Answer::Checkpointed, None)),
-                Some(api::checkpoint_response::Outcome::StaleToken(_)) => Ok((Answer::StaleToken, None)),
-                None => Err(no_outcome(&answer)),
-            }
-        }
-        Call::Claim { nonce, lease_ms } => client
-            .claim(api::ClaimRequest {
-                tenant,
-                key,
-                worker: "recovery".to_owned(),
-                nonce: nonce.0.to_be_bytes().to_vec().into(),
-                lease_ms: Some(lease_ms),
-            })
-            .await
-            .and_then(claimed),
-    }
-}
-
-/// An answer that cannot be one here: the contract has a place for it, this node has not.
-fn no_outcome(answer: &impl std::fmt::Debug) -> Failure {
-    Failure::unreadable(&anyhow::anyhow!("{answer:?}"))
-}
-
-fn reserved(answer: api::ReserveResponse) -> Result<(Answer, Option<Grant>), Failure> {
-    use api::reserve_response::Outcome;
-    let plain = |answer| Ok((answer, None));
-    match answer.outcome {
-        Some(Outcome::Granted(grant)) => granted(grant),
-        Some(Outcome::Replay(replay)) => plain(Answer::Replay(payload::digest(&replay.envelope.unwrap_or_default()))),
-        Some(Outcome::Mismatch(_)) => plain(Answer::Mismatch),
-        Some(Outcome::InProgress(_)) => plain(Answer::InProgress),
-        Some(Outcome::OutcomeUnknown(_)) => plain(Answer::OutcomeUnknown),
-        Some(Outcome::Limited(_)) => plain(Answer::Refused),
-        Some(Outcome::InDoubt(_) | Outcome::Superseded(_) | Outcome::Expired(_)) | None => Err(no_outcome(&answer)),
-    }
-}
-
-fn granted(grant: api::Granted) -> Result<(Answer, Option<Grant>), Failure> {
-    let Some(fencing) = grant.fencing else { return Err(no_outcome(&grant)) };
-    let token = Token { epoch: fencing.epoch, sequence: fencing.sequence };
-    let checkpoint = grant.checkpoint.map(|checkpoint| {
-        let number = <[u8; 8]>::try_from(checkpoint.data.as_ref()).map(u64::from_be_bytes);
-        Checkpoint(number.unwrap_or_default())
-    });
-    let answer = Answer::Granted { token, repeated: grant.repeated, flagged: grant.possible_duplicate, checkpoint };
-    Ok((answer, Some(Grant { token, text: grant.token })))
-}
-
-fn claimed(answer: api::ClaimResponse) -> Result<(Answer, Option<Grant>), Failure> {
-    use api::claim_response::Outcome;
-    match answer.outcome {
-        Some(Outcome::Claimed(claimed)) => granted(claimed.grant.unwrap_or_default()),
-        Some(Outcome::NotClaimable(_)) => Ok((Answer::NotClaimable, None)),
-        Some(Outcome::Limited(_)) => Ok((Answer::Refused, None)),
-        None => Err(no_outcome(&answer)),
-    }
-}
-
-fn completed(answer: &api::CompleteResponse) -> Result<(Answer, Option<Grant>), Failure> {
-    let Some(api::complete_response::Outcome::Completed(completed)) = &answer.outcome else {
-        return Err(no_outcome(answer));
-    };
-    match completed.recorded() {
-        api::Recorded::Answer => Ok((Answer::Completed(Recorded::Answer), None)),
-        api::Recorded::Repeated => Ok((Answer::Completed(Recorded::Repeated), None)),
-        api::Recorded::Late => Ok((Answer::Completed(Recorded::Late), None)),
-        api::Recorded::Unspecified => Err(no_outcome(answer)),
+        self.clients.insert(node, client.clone());
+        Some((node, client))
     }
 }

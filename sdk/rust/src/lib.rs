@@ -1,13 +1,15 @@
-//! What every Holdfast client and the server itself agree on, byte for byte.
+//! The Rust client of Holdfast, and what every client and the server itself agree on, byte for byte.
 //!
+//! * [`client`]: asks a region's nodes, and hands out grants.
 //! * [`keys`]: idempotency keys, and which partition and home they belong to.
 //! * [`fingerprint`]: the digest that says whether two requests are the same.
 //!
-//! Both are pure: no clock, no randomness, no I/O. Deliberately absent: storage, and anything that decides who may
+//! The last two are pure: no clock, no randomness, no I/O. Deliberately absent: storage, and anything that decides who may
 //! execute.
 
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod fingerprint;
 pub mod keys;
 pub mod proto;

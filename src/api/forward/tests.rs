@@ -51,10 +51,8 @@ fn failure(answer: ForwardAnswer) -> v1::Failure {
 }
 
 fn grant(placed: Placed<ReserveOutcome>) -> (String, FencingToken) {
-    match placed.outcome {
-        ReserveOutcome::Granted(grant) => (grant.token, grant.fencing),
-        other => panic!("{other:?}"),
-    }
+    let ReserveOutcome::Granted(grant) = placed.outcome else { panic!("{placed:?}") };
+    (grant.token, grant.fencing)
 }
 
 #[tokio::test]

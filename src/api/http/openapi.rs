@@ -29,6 +29,7 @@ use utoipa::OpenApi;
         super::rotate_cluster_key,
         super::accept_clock,
         super::healthz,
+        super::metrics,
         super::document,
         super::error_index,
         super::error_page,
@@ -55,7 +56,7 @@ mod tests {
     fn every_operation_has_a_tag_a_summary_and_an_answer() {
         let document = document();
         let paths = document["paths"].as_object().expect("paths");
-        assert_eq!(paths.len(), 17);
+        assert_eq!(paths.len(), 18);
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().expect("operations") {
                 let name = format!("{method} {path}");

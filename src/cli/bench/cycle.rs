@@ -2,19 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 
-use holdfast_client::proto::v1;
-use holdfast_client::proto::v1::reservations_client::ReservationsClient;
-use holdfast_client::proto::v1::reserve_response::Outcome;
-use tonic::Status;
-use tonic::transport::Channel;
+use holdfast_client::client::{Client, Error, Grant, Outcome, Recorded};
 
 use crate::cli::bench::source::Source;
 use crate::cli::bench::tally::{Operation, Tally};
-use crate::cli::client::code_of;
 use crate::clock::{Monotonic, monotonic};
-
-/// What asks the node.
-pub(super) type Client = ReservationsClient<Channel>;
 
 /// What the clients of one thread share. They run on that thread only, so nothing is locked.
 #[derive(Debug)]
@@ -58,7 +50,7 @@ pub(super) enum Ended {
 }
 
 /// Runs one cycle with a fresh key.
-pub(super) async fn run(client: &mut Client, shared: &Shared, start: Start) -> Ended {
+pub(super) async fn run(client: &Client, shared: &Shared, start: Start) -> Ended {
     let number = shared.next.get();
     shared.next.set(number.wrapping_add(1));
     shared.in_flight.set(shared.in_flight.get().saturating_add(1));
@@ -66,24 +58,24 @@ pub(super) async fn run(client: &mut Client, shared: &Shared, start: Start) -> E
     shared.in_flight.set(shared.in_flight.get().saturating_sub(1));
     match ended {
         Ok(()) => Ended::Answered,
-        Err((operation, status)) => {
+        Err((operation, error)) => {
             shared.count_answer();
-            shared.tally.borrow_mut().failed(operation, code_of(&status));
+            shared.tally.borrow_mut().failed(operation, error.code().to_owned());
             Ended::Failed
         }
     }
 }
 
-async fn steps(client: &mut Client, shared: &Shared, number: u64, start: Start) -> Result<(), (Operation, Status)> {
-    let reserved = client.reserve(shared.source.reserve(number, 0)).await;
-    let reserved = reserved.map_err(|status| (Operation::Reserve, status))?.into_inner();
+async fn steps(client: &Client, shared: &Shared, number: u64, start: Start) -> Result<(), (Operation, Error)> {
+    let reserved = client.reserve(shared.source.reserve(number)).await;
+    let reserved = reserved.map_err(|error| (Operation::Reserve, error))?;
     let granted_at = shared.took(Operation::Reserve, start.at, start);
-    let Some(token) = shared.granted(number, reserved.outcome) else { return Ok(()) };
+    let Some(grant) = shared.granted(number, reserved) else { return Ok(()) };
 
-    let completed = client.complete(shared.source.complete(number, token)).await;
-    let completed = completed.map_err(|status| (Operation::Complete, status))?.into_inner();
+    let completed = grant.complete(shared.source.envelope(number)).await;
+    let completed = completed.map_err(|error| (Operation::Complete, error))?;
     let completed_at = shared.took(Operation::Complete, granted_at, start);
-    shared.completed(number, completed.outcome);
+    shared.completed(number, completed.recorded);
     if start.measured {
         shared.tally.borrow_mut().took(Operation::Cycle, completed_at.since(start.at));
         shared.last_end.set(completed_at);
@@ -91,10 +83,10 @@ async fn steps(client: &mut Client, shared: &Shared, number: u64, start: Start) 
     if !is_replayed(number, shared.replay_share) {
         return Ok(());
     }
-    let replayed = client.reserve(shared.source.reserve(number, 1)).await;
-    let replayed = replayed.map_err(|status| (Operation::Replay, status))?.into_inner();
+    let replayed = client.reserve(shared.source.reserve(number)).await;
+    let replayed = replayed.map_err(|error| (Operation::Replay, error))?;
     shared.took(Operation::Replay, completed_at, start);
-    shared.replayed(number, replayed.outcome);
+    shared.replayed(number, replayed);
     Ok(())
 }
 
@@ -117,44 +109,42 @@ impl Shared {
         self.tally.borrow_mut().wrong(&self.source.key(number), what);
     }
 
-    /// The token of a first grant; anything else is wrong for a fresh key.
-    fn granted(&self, number: u64, outcome: Option<Outcome>) -> Option<String> {
+    /// A first grant; anything else is wrong for a fresh key.
+    fn granted(&self, number: u64, outcome: Outcome) -> Option<Grant> {
         match outcome {
-            Some(Outcome::Granted(grant)) if grant.attempt == 1 && !grant.possible_duplicate && !grant.repeated => {
-                Some(grant.token)
+            Outcome::Granted(grant) if grant.attempt() == 1 && !grant.possible_duplicate() && !grant.repeated() => {
+                Some(grant)
             }
-            Some(Outcome::Granted(grant)) => {
+            Outcome::Granted(grant) => {
                 self.wrong(
                     number,
                     &format!(
                         "a fresh key was granted as attempt {}, possible_duplicate {}, repeated {}",
-                        grant.attempt, grant.possible_duplicate, grant.repeated
+                        grant.attempt(),
+                        grant.possible_duplicate(),
+                        grant.repeated()
                     ),
                 );
                 None
             }
             other => {
-                self.wrong(number, &format!("reserve of a fresh key answered {}", outcome_name(other.as_ref())));
+                self.wrong(number, &format!("reserve of a fresh key answered {}", outcome_name(&other)));
                 None
             }
         }
     }
 
-    fn completed(&self, number: u64, outcome: Option<v1::complete_response::Outcome>) {
-        let Some(v1::complete_response::Outcome::Completed(completed)) = outcome else {
-            return self.wrong(number, "complete answered no outcome that this version knows");
-        };
-        match v1::Recorded::try_from(completed.recorded) {
-            Ok(v1::Recorded::Answer) => {}
-            Ok(v1::Recorded::Repeated) => self.wrong(number, "the first completion was recorded as repeated"),
-            Ok(v1::Recorded::Late) => self.wrong(number, "the only completion was recorded as late: another one ran"),
-            Ok(v1::Recorded::Unspecified) | Err(_) => self.wrong(number, "complete does not say how it was recorded"),
+    fn completed(&self, number: u64, recorded: Recorded) {
+        match recorded {
+            Recorded::Answer => {}
+            Recorded::Repeated => self.wrong(number, "the first completion was recorded as repeated"),
+            Recorded::Late => self.wrong(number, "the only completion was recorded as late: another one ran"),
         }
     }
 
-    fn replayed(&self, number: u64, outcome: Option<Outcome>) {
+    fn replayed(&self, number: u64, outcome: Outcome) {
         match outcome {
-            Some(Outcome::Replay(replay)) => {
+            Outcome::Replay(replay) => {
                 let checked = self.source.check(number, &replay);
                 let mut tally = self.tally.borrow_mut();
                 tally.compared = tally.compared.saturating_add(1);
@@ -162,9 +152,9 @@ impl Shared {
                     tally.wrong(&self.source.key(number), &wrong.to_string());
                 }
             }
-            Some(Outcome::Granted(_)) => self.wrong(number, "double grant: a completed key was granted again"),
+            Outcome::Granted(_) => self.wrong(number, "double grant: a completed key was granted again"),
             other => {
-                self.wrong(number, &format!("reserve of a completed key answered {}", outcome_name(other.as_ref())));
+                self.wrong(number, &format!("reserve of a completed key answered {}", outcome_name(&other)));
             }
         }
     }
@@ -177,18 +167,17 @@ fn is_replayed(number: u64, share: f64) -> bool {
     ((number + 1.0) * share).floor() > (number * share).floor()
 }
 
-fn outcome_name(outcome: Option<&Outcome>) -> &'static str {
+fn outcome_name(outcome: &Outcome) -> &'static str {
     match outcome {
-        Some(Outcome::Granted(_)) => "granted",
-        Some(Outcome::Replay(_)) => "replay",
-        Some(Outcome::Mismatch(_)) => "mismatch",
-        Some(Outcome::InProgress(_)) => "in_progress",
-        Some(Outcome::OutcomeUnknown(_)) => "outcome_unknown",
-        Some(Outcome::InDoubt(_)) => "in_doubt",
-        Some(Outcome::Superseded(_)) => "superseded",
-        Some(Outcome::Expired(_)) => "expired",
-        Some(Outcome::Limited(_)) => "limited",
-        None => "an outcome that this version does not know",
+        Outcome::Granted(_) => "granted",
+        Outcome::Replay(_) => "replay",
+        Outcome::Mismatch => "mismatch",
+        Outcome::InProgress { .. } => "in_progress",
+        Outcome::OutcomeUnknown { .. } => "outcome_unknown",
+        Outcome::InDoubt { .. } => "in_doubt",
+        Outcome::Superseded { .. } => "superseded",
+        Outcome::Expired => "expired",
+        Outcome::Limited { .. } => "limited",
     }
 }
 

@@ -7,25 +7,23 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use holdfast_client::client::Client;
 use tokio::task::{JoinSet, LocalSet};
 
-use crate::cli::bench::cycle::{self, Client, Ended, Shared, Start};
+use crate::cli::bench::cycle::{self, Ended, Shared, Start};
 use crate::cli::bench::pace::Pacer;
 use crate::cli::bench::source::Source;
 use crate::cli::bench::tally::{Operation, Tally};
 use crate::cli::bench::{Pacing, Plan};
 use crate::cli::exit::Problem;
 use crate::clock::{Monotonic, monotonic};
-use crate::limits;
 
 /// How long a client of a closed loop waits after a failure: a node that is down is asked, not flooded.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How long no answer at all may come while some are due. A node answers or refuses within ten seconds.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Flow-control window of a stream, in bytes: the largest body fits, so that no answer waits for a window update.
-const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
-/// Flow-control window of a connection, in bytes.
-const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
+/// How long one answer is waited for: longer than it takes to see that none comes any more.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A thread's number stands above these bits of its keys' numbers.
 const NUMBER_BITS: u32 = 48;
 
@@ -85,7 +83,7 @@ fn thread(plan: &Plan, index: usize) -> Result<(Tally, Duration), Problem> {
         tokio::select! {
             ended = load(plan, index, clients, &shared) => ended?,
             () = silence(&shared) => return Err(Problem::unavailable(anyhow!(
-                "the node at {} gave no answer for {} s: look with `holdfast ctl status`", plan.address, SILENCE.as_secs()
+                "{} gave no answer for {} s: look with `holdfast ctl status`", plan.targets(), SILENCE.as_secs()
             ))),
         }
         let elapsed = shared.last_end.get().since(shared.measure_from);
@@ -121,25 +119,22 @@ pub(super) async fn for_test(plan: &Plan, give_up: Duration) -> anyhow::Result<T
     Ok(shared.tally.replace(Tally::new()))
 }
 
-/// A thread's clients, over its connections.
+/// A thread's clients, over its connections. Nothing is sent twice: what fails is counted.
 async fn connect(plan: &Plan, index: usize) -> Result<Vec<Client>, Problem> {
     let connections = part(plan.connections as u64, index, plan.threads).max(1);
     let concurrency = part(plan.concurrency as u64, index, plan.threads);
-    let mut clients = Vec::new();
-    for connection in 0..connections {
-        let share = part(concurrency, connection as usize, connections as usize);
-        let endpoint = plan
-            .address
-            .endpoint()?
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_adaptive_window(false)
-            .buffer_size(usize::try_from(share).unwrap_or(usize::MAX).max(1));
-        let channel = endpoint.connect().await.map_err(|error| plan.address.unreachable(&error))?;
-        let client = Client::new(channel).max_decoding_message_size(limits::MAX_GRPC_MESSAGE_BYTES);
-        clients.extend((0..share).map(|_| client.clone()));
-    }
-    Ok(clients)
+    let client = Client::builder()
+        .nodes(plan.targets.iter().map(ToString::to_string))
+        .transport(plan.transport)
+        .connections(usize::try_from(connections).unwrap_or(usize::MAX))
+        .attempts(1)
+        .attempt_timeout(PATIENCE)
+        .deadline(PATIENCE)
+        .connect();
+    let client = client
+        .await
+        .map_err(|error| Problem::unavailable(anyhow!("{}: start a node, or give its --address", error.message())))?;
+    Ok((0..concurrency).map(|_| client.clone()).collect())
 }
 
 async fn load(plan: &Plan, index: usize, clients: Vec<Client>, shared: &Rc<Shared>) -> Result<(), Problem> {
@@ -186,7 +181,7 @@ impl Until {
 async fn closed(clients: Vec<Client>, shared: &Rc<Shared>, until: Until) -> Result<(), Problem> {
     let until = Rc::new(until);
     let mut tasks = JoinSet::new();
-    for mut client in clients {
+    for client in clients {
         let (shared, until) = (Rc::clone(shared), Rc::clone(&until));
         tasks.spawn_local(async move {
             loop {
@@ -195,7 +190,7 @@ async fn closed(clients: Vec<Client>, shared: &Rc<Shared>, until: Until) -> Resu
                 if !until.admits(start) {
                     break;
                 }
-                match cycle::run(&mut client, &shared, start).await {
+                match cycle::run(&client, &shared, start).await {
                     Ended::Answered => {}
                     Ended::Failed => tokio::time::sleep(PAUSE).await,
                 }
@@ -272,8 +267,7 @@ async fn open(mut idle: Vec<Client>, shared: &Rc<Shared>, schedule: Schedule) ->
         }
         let shared = Rc::clone(shared);
         tasks.spawn_local(async move {
-            let mut client = client;
-            cycle::run(&mut client, &shared, start).await;
+            cycle::run(&client, &shared, start).await;
             client
         });
         nth = nth.saturating_add(1);

@@ -5,6 +5,8 @@
 //! (`--rate`): cycles start on a fixed schedule, and latency counts from the scheduled start, so that a stall of the node
 //! shows in every cycle that it delayed and not only in those that were under way (coordinated omission).
 //!
+//! It asks through the client that services use, over sessions or with a request for each call.
+//!
 //! Deliberately absent: retries. What fails is counted by its code, and the next cycle has another key.
 
 mod cycle;
@@ -21,8 +23,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use holdfast_client::client::Transport;
 
-use crate::cli::client::Asking;
+use crate::cli::client::{Address, Asking};
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::output::{self, Output};
 use crate::cli::parse;
@@ -31,6 +34,8 @@ use crate::limits;
 
 /// Clients that share a connection unless told otherwise: enough to fill its frames, few enough to share its flow control.
 const CLIENTS_PER_CONNECTION: usize = 64;
+/// Clients that share a session unless told otherwise: the more there are, the more calls go together.
+const CLIENTS_PER_SESSION: usize = 256;
 /// Connections at the most unless told otherwise.
 const DEFAULT_MOST_CONNECTIONS: usize = 8;
 /// Clients of one run: beyond it the machine of the clients is what is measured.
@@ -45,6 +50,8 @@ const MAX_THREADS: u64 = 64;
 #[command(after_help = "\
 Examples:
   holdfast bench --concurrency 256 --duration 30s
+  holdfast bench --concurrency 256 --session
+  holdfast bench --session --target 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400
   holdfast bench --concurrency 1 --floor-dir ./holdfast-data
   holdfast bench --rate 5000 --concurrency 512 --output json | jq .operations.reserve.p99_us
 
@@ -57,6 +64,15 @@ end with 1.")]
 pub(crate) struct Bench {
     #[command(flatten)]
     asking: Asking,
+
+    /// Nodes of a region, instead of --address: the client finds out which of them leads what. Calls that fail are not sent
+    /// again elsewhere
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    target: Vec<Address>,
+
+    /// Send calls over sessions: many on one stream. Without it each call is a request of its own
+    #[arg(long)]
+    session: bool,
 
     /// Clients at a time; with --rate the most cycles in flight
     #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=MAX_CONCURRENCY))]
@@ -87,7 +103,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "SHARE", default_value_t = 0.2, value_parser = parse::share)]
     replay_share: f64,
 
-    /// HTTP/2 connections [default: one for 64 clients, 1 to 8]
+    /// HTTP/2 connections to each node [default: one for 64 clients, with --session one for 256; 1 to 8]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=MAX_CONNECTIONS))]
     connections: Option<u64>,
 
@@ -108,8 +124,10 @@ pub(crate) struct Bench {
 /// What a run does, checked.
 #[derive(Clone, Debug)]
 struct Plan {
-    /// Where the node is.
-    address: crate::cli::client::Address,
+    /// Where the nodes are.
+    targets: Vec<Address>,
+    /// How calls travel.
+    transport: Transport,
     /// How cycles start.
     pacing: Pacing,
     /// Load before measuring starts.
@@ -150,7 +168,9 @@ impl Bench {
     fn plan(&self, seed: u64) -> Result<Plan, Problem> {
         let concurrency = as_count(self.concurrency);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let connections = self.connections.map_or_else(|| default_connections(concurrency), as_count).min(concurrency);
+        let transport = if self.session { Transport::Session } else { Transport::Unary };
+        let connections = self.connections.map_or_else(|| default_connections(concurrency, transport), as_count);
+        let connections = connections.min(concurrency);
         let threads = self.threads.map_or(cores / 2, as_count).clamp(1, connections);
         let per_connection = concurrency.div_ceil(connections);
         let most = usize::try_from(limits::MAX_STREAMS_PER_CONNECTION).unwrap_or(usize::MAX);
@@ -166,8 +186,13 @@ impl Bench {
             (None, Some(cycles)) => Pacing::ClosedCount(cycles),
             (None, None) => Pacing::ClosedFor(self.duration),
         };
+        let targets = match self.target.as_slice() {
+            [] => vec![self.asking.address.clone()],
+            named => named.to_vec(),
+        };
         Ok(Plan {
-            address: self.asking.address.clone(),
+            targets,
+            transport,
             pacing,
             warmup: self.warmup,
             concurrency,
@@ -181,8 +206,19 @@ impl Bench {
     }
 }
 
-fn default_connections(concurrency: usize) -> usize {
-    (concurrency / CLIENTS_PER_CONNECTION).clamp(1, DEFAULT_MOST_CONNECTIONS).max(concurrency.div_ceil(1_024))
+impl Plan {
+    /// The nodes, in one line.
+    fn targets(&self) -> String {
+        self.targets.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+fn default_connections(concurrency: usize, transport: Transport) -> usize {
+    let share = match transport {
+        Transport::Unary => CLIENTS_PER_CONNECTION,
+        Transport::Session => CLIENTS_PER_SESSION,
+    };
+    (concurrency / share).clamp(1, DEFAULT_MOST_CONNECTIONS).max(concurrency.div_ceil(1_024))
 }
 
 fn as_count(number: u64) -> usize {

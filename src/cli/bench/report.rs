@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
+use holdfast_client::client::Transport;
 use serde_json::{Value, json};
 
 use crate::cli::bench::floor::Floor;
@@ -36,6 +37,14 @@ impl Report<'_> {
             return Exit::Unavailable;
         }
         Exit::Ok
+    }
+
+    /// How calls travelled: for people, and its name.
+    fn transport(&self) -> (&'static str, &'static str) {
+        match self.plan.transport {
+            Transport::Unary => ("single requests", "unary"),
+            Transport::Session => ("sessions", "session"),
+        }
     }
 
     fn cycles(&self) -> u64 {
@@ -77,7 +86,7 @@ impl Report<'_> {
             text.push_str(&line);
             text.push('\n');
         };
-        line(format!("holdfast bench of {}", plan.address));
+        line(format!("holdfast bench of {} over {}", plan.targets(), self.transport().0));
         line(format!(
             "{pacing}, {}, {}, {}-byte bodies, {} of the keys replayed",
             some(plan.connections, "connection"),
@@ -174,7 +183,8 @@ impl Report<'_> {
             .map(|((operation, code), number)| json!({"operation": operation.name(), "code": code, "count": number}))
             .collect();
         json!({
-            "address": plan.address.to_string(),
+            "address": plan.targets(),
+            "transport": self.transport().1,
             "mode": mode,
             "rate_per_s": rate,
             "concurrency": plan.concurrency,

@@ -2,14 +2,12 @@
 //! that nothing has to be remembered, and bodies are slices of one buffer, so that nothing has to be copied.
 
 use bytes::Bytes;
-use holdfast_client::proto::v1;
+use holdfast_client::client::{Envelope, Replay, Reserve};
 
 /// Where a body may start: so many different bodies there are. The header with the key tells responses apart that share one.
 const WINDOW: usize = 64 * 1024;
 /// Bytes of a fingerprint, as of SHA-256.
 const FINGERPRINT_BYTES: usize = 32;
-/// Bytes of a nonce.
-const NONCE_BYTES: usize = 16;
 /// The header that bears the key.
 const KEY_HEADER: &str = "bench-key";
 /// The header that every response bears.
@@ -28,10 +26,8 @@ pub(super) struct Source {
 /// What is wrong with a replayed response.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Wrong {
-    #[error("the replay has no envelope")]
-    NoEnvelope,
     #[error("the replayed status is {got}, and {sent} was sent")]
-    Status { got: u32, sent: u32 },
+    Status { got: u16, sent: u16 },
     #[error("the replay has {got} headers, and {sent} were sent")]
     HeaderCount { got: usize, sent: usize },
     #[error("the replayed header {at} is {got}, and {sent} was sent")]
@@ -68,54 +64,37 @@ impl Source {
         key
     }
 
-    /// Asks for a number's key, as the `attempt`-th attempt: each has another nonce.
-    pub(super) fn reserve(&self, number: u64, attempt: u64) -> v1::ReserveRequest {
+    /// Asks for a number's key.
+    pub(super) fn reserve(&self, number: u64) -> Reserve {
         let digest = self.slice(number, 1, FINGERPRINT_BYTES);
-        v1::ReserveRequest {
-            tenant: self.tenant.clone(),
-            key: self.key(number),
-            endpoint: "POST /bench".to_owned(),
-            fingerprint: Some(v1::Fingerprint { kind: Some(v1::fingerprint::Kind::Digest(digest)) }),
-            nonce: self.slice(number, 2 + attempt, NONCE_BYTES),
-            client_version: String::new(),
-            lease_ms: None,
-            wait_ms: None,
-            seen: None,
-        }
+        Reserve::new(self.tenant.as_str(), self.key(number)).digest(digest).endpoint("POST /bench")
     }
 
-    /// Completes a number's key.
-    pub(super) fn complete(&self, number: u64, token: String) -> v1::CompleteRequest {
-        let key = self.key(number);
-        let envelope = v1::Envelope {
-            status: status(number),
-            headers: vec![
-                v1::Header { name: TYPE_HEADER.0.to_owned(), value: Bytes::from_static(TYPE_HEADER.1) },
-                v1::Header { name: KEY_HEADER.to_owned(), value: Bytes::copy_from_slice(key.as_bytes()) },
-            ],
-            body: self.body(number),
-        };
-        v1::CompleteRequest { tenant: self.tenant.clone(), key, token, envelope: Some(envelope), retention_ms: None }
+    /// The response that a number's key is completed with.
+    pub(super) fn envelope(&self, number: u64) -> Envelope {
+        Envelope::new(status(number), self.body(number))
+            .header(TYPE_HEADER.0, TYPE_HEADER.1)
+            .header(KEY_HEADER, self.key(number))
     }
 
     /// Compares a replay with what was sent for its number, byte for byte.
-    pub(super) fn check(&self, number: u64, replay: &v1::Replay) -> Result<(), Wrong> {
-        let envelope = replay.envelope.as_ref().ok_or(Wrong::NoEnvelope)?;
-        if envelope.status != status(number) {
-            return Err(Wrong::Status { got: envelope.status, sent: status(number) });
+    pub(super) fn check(&self, number: u64, replay: &Replay) -> Result<(), Wrong> {
+        let got = &replay.envelope;
+        if got.status != status(number) {
+            return Err(Wrong::Status { got: got.status, sent: status(number) });
         }
         let key = self.key(number);
         let sent = [TYPE_HEADER, (KEY_HEADER, key.as_bytes())];
-        if envelope.headers.len() != sent.len() {
-            return Err(Wrong::HeaderCount { got: envelope.headers.len(), sent: sent.len() });
+        if got.headers.len() != sent.len() {
+            return Err(Wrong::HeaderCount { got: got.headers.len(), sent: sent.len() });
         }
-        for (at, (header, (name, value))) in envelope.headers.iter().zip(sent).enumerate() {
-            if header.name != name || header.value != value {
+        for (at, ((got_name, got_value), (name, value))) in got.headers.iter().zip(sent).enumerate() {
+            if got_name != name || got_value != value {
                 let line = |name: &str, value: &[u8]| format!("{name}: {}", value.escape_ascii());
-                return Err(Wrong::Header { at, got: line(&header.name, &header.value), sent: line(name, value) });
+                return Err(Wrong::Header { at, got: line(got_name, got_value), sent: line(name, value) });
             }
         }
-        check_body(&envelope.body, &self.body(number))
+        check_body(&got.body, &self.body(number))
     }
 
     fn body(&self, number: u64) -> Bytes {
@@ -141,7 +120,7 @@ fn check_body(got: &[u8], sent: &[u8]) -> Result<(), Wrong> {
 }
 
 /// One of three, so that a status that is made up does not pass.
-fn status(number: u64) -> u32 {
+fn status(number: u64) -> u16 {
     match number % 3 {
         0 => 200,
         1 => 201,
@@ -161,9 +140,8 @@ fn mix(word: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn replay(source: &Source, number: u64) -> v1::Replay {
-        let envelope = source.complete(number, String::new()).envelope;
-        v1::Replay { envelope, ..v1::Replay::default() }
+    fn replay(source: &Source, number: u64) -> Replay {
+        Replay { envelope: source.envelope(number), ..Replay::default() }
     }
 
     #[test]
@@ -179,15 +157,15 @@ mod tests {
     /// Each planted difference is caught, and named.
     #[test]
     fn what_was_not_sent_is_caught() {
-        type Plant = fn(&mut v1::Envelope);
+        type Plant = fn(&mut Envelope);
         let source = Source::new("bench", 7, 512);
         let plants: [(Plant, &str); 8] = [
             (|envelope| envelope.status = 500, "status is 500, and 201 was sent"),
             (|envelope| envelope.headers.truncate(1), "has 1 headers, and 2"),
             (|envelope| envelope.headers.reverse(), "header 0 is bench-key:"),
-            (|envelope| envelope.headers[0].name = "Content-Type".to_owned(), "header 0 is Content-Type:"),
+            (|envelope| envelope.headers[0].0 = "Content-Type".to_owned(), "header 0 is Content-Type:"),
             (
-                |envelope| envelope.headers[1].value = Bytes::from_static(b"x"),
+                |envelope| envelope.headers[1].1 = Bytes::from_static(b"x"),
                 "header 1 is bench-key: x, and bench-key: bench-",
             ),
             (|envelope| envelope.body.truncate(511), "has 511 bytes, and 512 were sent"),
@@ -203,23 +181,20 @@ mod tests {
         ];
         for (plant, expected) in plants {
             let mut answer = replay(&source, 1);
-            answer.envelope.as_mut().map(plant);
+            plant(&mut answer.envelope);
             let message = source.check(1, &answer).map_or_else(|wrong| wrong.to_string(), |()| "passed".to_owned());
             assert!(message.contains(expected), "{message}, expected: {expected}");
         }
-        assert_eq!(source.check(1, &v1::Replay::default()), Err(Wrong::NoEnvelope));
+        assert!(source.check(1, &Replay::default()).is_err(), "nothing at all");
         assert!(source.check(1, &replay(&source, 4)).is_err(), "another key's response");
         assert!(source.check(1, &replay(&Source::new("bench", 8, 512), 1)).is_err(), "another run's response");
     }
 
     #[test]
-    fn keys_are_valid_and_attempts_have_their_own_nonce() {
+    fn keys_are_valid_and_numbers_have_their_own_responses() {
         let source = Source::new("bench", u64::MAX, 8);
         assert_eq!(source.key(0x1f), "bench-ffffffffffffffff-000000000000001f");
         assert!(crate::ids::IdempotencyKey::parse(&source.key(u64::MAX)).is_ok());
-        let (first, second) = (source.reserve(5, 0), source.reserve(5, 1));
-        assert_eq!(first.fingerprint, second.fingerprint);
-        assert_ne!(first.nonce, second.nonce);
         assert_ne!(source.body(1), source.body(2));
     }
 }

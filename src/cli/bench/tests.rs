@@ -7,7 +7,8 @@ use crate::cli::output::Output;
 
 fn plan(fake: &Fake, pacing: Pacing) -> anyhow::Result<Plan> {
     Ok(Plan {
-        address: fake.address.to_string().parse().map_err(anyhow::Error::msg)?,
+        targets: vec![fake.address.to_string().parse().map_err(anyhow::Error::msg)?],
+        transport: Transport::Unary,
         pacing,
         warmup: Duration::from_millis(20),
         concurrency: 8,
@@ -29,9 +30,16 @@ fn run_plan(plan: &Plan) -> anyhow::Result<(Exit, String, serde_json::Value)> {
 
 #[test]
 fn a_sound_node_passes_and_every_cycle_is_counted() -> anyhow::Result<()> {
+    passes(Transport::Unary, "unary")?;
+    passes(Transport::Session, "session")
+}
+
+fn passes(transport: Transport, name: &str) -> anyhow::Result<()> {
     let fake = Fake::start(Fault::None)?;
-    let (exit, text, document) = run_plan(&plan(&fake, Pacing::ClosedCount(501))?)?;
+    let plan = Plan { transport, ..plan(&fake, Pacing::ClosedCount(501))? };
+    let (exit, text, document) = run_plan(&plan)?;
     assert_eq!(exit, Exit::Ok, "{text}");
+    assert_eq!(document["transport"], name);
     assert_eq!(document["cycles"], 501);
     assert_eq!(document["operations"]["reserve"]["count"], 501);
     assert_eq!(document["operations"]["complete"]["count"], 501);
@@ -52,9 +60,11 @@ fn faults_are_caught_and_named() -> anyhow::Result<()> {
         (Fault::InProgress, "reserve of a completed key answered in_progress"),
         (Fault::Late, "recorded as late"),
     ];
-    for (fault, expected) in faults {
+    for ((fault, expected), transport) in
+        faults.into_iter().zip([Transport::Unary, Transport::Session].into_iter().cycle())
+    {
         let fake = Fake::start(fault)?;
-        let (exit, text, document) = run_plan(&plan(&fake, Pacing::ClosedCount(40))?)?;
+        let (exit, text, document) = run_plan(&Plan { transport, ..plan(&fake, Pacing::ClosedCount(40))? })?;
         assert_eq!(exit, Exit::Failed, "{fault:?}: {text}");
         assert!(text.contains(expected) && text.contains("bench-"), "{fault:?}: {text}");
         assert!(document["wrong"]["count"].as_u64().is_some_and(|count| count >= 20), "{fault:?}: {document}");
@@ -69,7 +79,7 @@ fn failures_are_counted_by_their_code() -> anyhow::Result<()> {
     let (exit, text, document) = run_plan(&plan(&fake, Pacing::ClosedFor(Duration::from_millis(100)))?)?;
     assert_eq!(exit, Exit::Unavailable, "no cycle was completed: {text}");
     assert_eq!(document["errors"][0]["operation"], "complete");
-    assert_eq!(document["errors"][0]["code"], "ResourceExhausted");
+    assert_eq!(document["errors"][0]["code"], "overloaded");
     assert!(document["errors"][0]["count"].as_u64().is_some_and(|count| count > 0));
     Ok(())
 }
@@ -105,19 +115,19 @@ fn what_a_stall_kept_from_starting_is_counted() -> anyhow::Result<()> {
 
 #[test]
 fn connections_grow_with_the_clients() {
-    let cases = [(1, 1), (64, 1), (256, 4), (512, 8), (4_096, 8), (16_384, 16)];
-    for (concurrency, connections) in cases {
-        assert_eq!(default_connections(concurrency), connections, "{concurrency}");
+    let cases = [(1, 1, 1), (64, 1, 1), (256, 4, 1), (512, 8, 2), (4_096, 8, 8), (16_384, 16, 16)];
+    for (concurrency, unary, session) in cases {
+        assert_eq!(default_connections(concurrency, Transport::Unary), unary, "{concurrency}");
+        assert_eq!(default_connections(concurrency, Transport::Session), session, "{concurrency}");
     }
 }
 
 #[test]
 fn the_flags_make_a_plan_or_say_what_does_not_go_together() -> anyhow::Result<()> {
     let bench = |concurrency, connections| Bench {
-        asking: Asking {
-            address: crate::cli::client::Address::DEFAULT.parse().expect("the default address parses"),
-            output: Output::Text,
-        },
+        asking: Asking { address: Address::DEFAULT.parse().expect("the default address parses"), output: Output::Text },
+        target: Vec::new(),
+        session: false,
         concurrency,
         duration: Duration::from_secs(1),
         cycles: None,

@@ -59,7 +59,8 @@ pub(super) async fn snapshot(asking: &Asking, channel: Channel, snapshot: Snapsh
             output::emit_json(&json!({ "snapshots": taken.collect::<Vec<_>>() }))?;
         }
         Output::Text => {
-            let line = |taken: &v1::GroupSnapshot| format!("partition {}: up to entry {}\n", taken.partition, taken.index);
+            let line =
+                |taken: &v1::GroupSnapshot| format!("partition {}: up to entry {}\n", taken.partition, taken.index);
             output::emit(&snapshots.iter().map(line).collect::<String>())?;
         }
     }

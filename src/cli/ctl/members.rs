@@ -63,7 +63,9 @@ const fn request(change: &Change) -> v1::ChangeMembersRequest {
     match *change {
         Change::Promote { node_id } => v1::ChangeMembersRequest { promote_node_id: node_id, remove_node_id: 0 },
         Change::Remove { node_id } => v1::ChangeMembersRequest { promote_node_id: 0, remove_node_id: node_id },
-        Change::Replace { node_id, with } => v1::ChangeMembersRequest { promote_node_id: with, remove_node_id: node_id },
+        Change::Replace { node_id, with } => {
+            v1::ChangeMembersRequest { promote_node_id: with, remove_node_id: node_id }
+        }
     }
 }
 

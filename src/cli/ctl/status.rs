@@ -37,7 +37,19 @@ fn text(status: &v1::StatusResponse) -> String {
         status.cluster_id,
         output::bytes(status.free_disk_bytes),
     );
-    let heads = ["partition", "state", "role", "leader", "term", "last", "applied", "snapshot", "purged", "held keys", "log time"];
+    let heads = [
+        "partition",
+        "state",
+        "role",
+        "leader",
+        "term",
+        "last",
+        "applied",
+        "snapshot",
+        "purged",
+        "held keys",
+        "log time",
+    ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     rows.extend(status.groups.iter().map(|group| {
         vec![

@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::cli::settings::resolve::{SettingsError, bounded, check_homes, home, partition_count, required};
 use crate::cli::settings::region::{self, host_port};
+use crate::cli::settings::resolve::{SettingsError, bounded, check_homes, home, partition_count, required};
 use crate::cli::settings::{DEFAULT_LISTEN, Settings};
 use crate::node::settings::{Founder, Join, Origin, Plan, Shape};
 
@@ -227,13 +227,17 @@ api = \"two.example:7400\"
         ];
         for (settings, plan, expected) in cases {
             let described = format!("{settings:?}");
-            let refused = origin(&settings, plan.clone()).map(|_| ()).and_then(|()| addresses(&settings, plan.as_ref()).map(|_| ()));
+            let refused = origin(&settings, plan.clone())
+                .map(|_| ())
+                .and_then(|()| addresses(&settings, plan.as_ref()).map(|_| ()));
             let message = refused.err().map_or_else(|| "accepted".to_owned(), |error| error.to_string());
             for part in expected {
                 assert!(message.contains(part), "{described}\nanswers: {message}\nwithout: {part}");
             }
         }
         let advertised = Settings { advertise: text("0.0.0.0:1"), ..node(1) };
-        assert!(addresses(&advertised, None).is_err_and(|error| error.to_string().contains("advertise = \"0.0.0.0:1\"")));
+        assert!(
+            addresses(&advertised, None).is_err_and(|error| error.to_string().contains("advertise = \"0.0.0.0:1\""))
+        );
     }
 }

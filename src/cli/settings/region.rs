@@ -59,7 +59,8 @@ pub(crate) fn read(path: &Path) -> Result<Plan, FileError> {
 /// # Errors
 /// What is wrong in it, with its line.
 pub(crate) fn parse(path: &Path, text: &str) -> Result<Plan, FileError> {
-    let at = |span: Range<usize>, why| FileError::Syntax { path: path.to_owned(), line: line_of(text, span.start), why };
+    let at =
+        |span: Range<usize>, why| FileError::Syntax { path: path.to_owned(), line: line_of(text, span.start), why };
     let written: Written =
         toml::from_str(text).map_err(|error| at(error.span().unwrap_or_default(), error.message().to_owned()))?;
     plan(&written).map_err(|(span, why)| at(span, why))

@@ -67,7 +67,9 @@ pub(crate) enum SettingsError {
         listen: SocketAddr,
     },
     /// Others are told no address that they could connect to.
-    #[error("{name} = {listen} is every address of this machine, and {setting} is not set: name the HOST:PORT that others connect to")]
+    #[error(
+        "{name} = {listen} is every address of this machine, and {setting} is not set: name the HOST:PORT that others connect to"
+    )]
     Nowhere {
         /// The setting.
         name: &'static str,
@@ -90,7 +92,10 @@ pub(crate) enum SettingsError {
         planned: String,
     },
     /// The node is none of those that make the region.
-    #[error("node_id = {node_id}, and the region file has {}: set one of these, or --join for a node that comes later", list(known))]
+    #[error(
+        "node_id = {node_id}, and the region file has {}: set one of these, or --join for a node that comes later",
+        list(known)
+    )]
     NoFounder {
         /// The node.
         node_id: u64,

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use openraft::EntryPayload;
@@ -12,7 +11,6 @@ use tempfile::TempDir;
 use super::*;
 use crate::codec::batch::{Batch, Operation};
 use crate::ids::{Epoch, RegionName};
-use crate::raft::LogThread;
 use crate::raft::log_thread::ByHand;
 use crate::raft::tests::cluster::open_store;
 use crate::raft::types::{Leader, LoggedBatch};
@@ -220,46 +218,45 @@ fn a_vote_that_was_saved_is_read() {
     drop(log);
 }
 
-/// Reads go on while the log is cut, written anew and purged. Every read must be of one moment: consecutive, and with the
-/// terms that one log can have.
 #[test]
-fn reads_are_of_one_moment() {
-    let directory = TempDir::new().unwrap();
-    let (thread, handle) = LogThread::start(open_store(directory.path()).log()).unwrap();
-    let mut log = GroupLog::open(PARTITION, handle).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let ended = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            let mut log = log.clone();
-            let ended = &ended;
-            scope.spawn(move || {
-                while !ended.load(Ordering::Relaxed) {
-                    let read = get(&mut log, 0..u64::MAX);
-                    for pair in read.windows(2) {
-                        assert_eq!(pair[1].1, pair[0].1 + 1, "{read:?}");
-                        assert!(pair[1].0 >= pair[0].0, "{read:?}");
-                    }
-                }
-            });
+fn a_read_is_of_one_moment() {
+    let Disk { mut thread, mut log, _directory } = by_hand();
+    append(&mut log, (0..6).map(|index| large(1, index, TAIL_BYTES / 2)).collect());
+    thread.write_one();
+    log.applied(5);
+    assert!(log.tail().in_memory() > 3, "some only on the disk, and some in memory");
+    assert!(log.tail().in_memory() < 6);
+    let reader = log.clone();
+    // Cut and written anew between the looks: what was in memory does not fit what is on the disk.
+    let mut times = 0;
+    let read = reader.read_around(0, 9, usize::MAX, || {
+        times += 1;
+        if times > 1 {
+            return;
         }
-        runtime.block_on(async {
-            let mut next = 0;
-            for term in 1..100 {
-                let entries: Vec<LogEntry> = (next..next + 8).map(|index| large(term, index, 100_000)).collect();
-                next += 8;
-                log.append(entries, IOFlushed::noop()).await.unwrap();
-                log.applied(next - 5);
-                next -= 4;
-                log.truncate_after(Some(id(term, next - 1))).await.unwrap();
-                if term % 5 == 0 {
-                    log.purge(id(term, next - 2)).await.unwrap();
-                }
-            }
-        });
-        ended.store(true, Ordering::Relaxed);
+        let mut other = log.clone();
+        let mut cutting = pin!(other.truncate_after(Some(id(1, 1))));
+        assert!(poll_once(&mut cutting).is_pending());
+        append(&mut log, (2..5).map(|index| blank(2, index)).collect());
+        thread.write_one();
+        thread.write_one();
+        assert!(matches!(poll_once(&mut cutting), Poll::Ready(Ok(()))));
     });
-    assert!(!log.tail().entries.is_empty());
-    drop(log);
-    thread.join();
+    assert_eq!(ids(&read.unwrap()), [(1, 0), (1, 1), (2, 2), (2, 3), (2, 4)]);
+    assert_eq!(times, 2);
+    // Purged between the looks: what is gone is no hole.
+    let mut times = 0;
+    let read = reader.read_around(0, 9, usize::MAX, || {
+        times += 1;
+        if times > 1 {
+            return;
+        }
+        let mut other = log.clone();
+        let mut purging = pin!(other.purge(id(1, 0)));
+        assert!(poll_once(&mut purging).is_pending());
+        thread.write_one();
+        assert!(matches!(poll_once(&mut purging), Poll::Ready(Ok(()))));
+    });
+    assert_eq!(ids(&read.unwrap()), [(1, 1), (2, 2), (2, 3), (2, 4)]);
+    assert_eq!(times, 2);
 }

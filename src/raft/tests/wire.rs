@@ -12,7 +12,7 @@ use crate::peers::Peers;
 use crate::raft::Group;
 use crate::wire::v1;
 
-/// What does not work, as (from, to) for links, and (to, to) for a node that takes entries and never answers.
+/// What does not work, as (from, to) for links, and (to, to) for a node that neither takes nor answers entries.
 pub(super) type Faults = Arc<watch::Sender<BTreeSet<(u64, u64)>>>;
 
 pub(super) struct Service {
@@ -33,11 +33,6 @@ impl Service {
             false => Ok(link),
         }
     }
-
-    fn is_silent(&self) -> bool {
-        let me = self.peers.me().node_id;
-        self.faults.borrow().contains(&(me, me))
-    }
 }
 
 async fn cut(mut faults: watch::Receiver<BTreeSet<(u64, u64)>>, link: (u64, u64)) {
@@ -55,17 +50,21 @@ impl v1::peer_server::Peer for Service {
         request: Request<Streaming<v1::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         let link = self.check(&request)?;
+        let me = self.peers.me().node_id;
         let requests = request.into_inner().scan((), |(), request| std::future::ready(request.ok()));
-        if self.is_silent() {
-            // It takes what comes, for ever.
-            let taken = requests.filter_map(|_| std::future::ready(None::<Result<v1::AppendReply, Status>>));
-            return Ok(Response::new(Box::pin(taken.chain(stream::pending()))));
-        }
-        let requests = requests.take_until(cut(self.faults.clone(), link));
+        let requests =
+            requests.take_until(cut(self.faults.clone(), link)).take_until(cut(self.faults.clone(), (me, me)));
         let answers = self.group.peer_append(requests);
         let answers = answers.map(|answer| answer.map_err(|refused| Status::unavailable(refused.to_string())));
+        // A silent node does not even end the stream.
+        let silence = stream::unfold(self.faults.clone(), move |faults| async move {
+            if faults.borrow().contains(&(me, me)) {
+                std::future::pending::<()>().await;
+            }
+            None
+        });
         let back = (link.1, link.0);
-        Ok(Response::new(Box::pin(answers.take_until(cut(self.faults.clone(), back)))))
+        Ok(Response::new(Box::pin(answers.chain(silence).take_until(cut(self.faults.clone(), back)))))
     }
 
     async fn vote(&self, request: Request<v1::VoteRequest>) -> Result<Response<v1::VoteReply>, Status> {

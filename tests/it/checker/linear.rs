@@ -52,7 +52,11 @@ struct State {
 type Claims = Vec<(Token, Request)>;
 
 /// Judges one key.
+///
+/// What was definitely refused has no place in the order: it says nothing of the key, and may have done nothing to it.
 pub(crate) fn check(of_key: &OfKey<'_>) -> Vec<(Rule, String)> {
+    let ops: Vec<Op> = of_key.ops.iter().filter(|op| op.answer != Answer::Refused).copied().collect();
+    let of_key = &OfKey { ops: &ops, ..*of_key };
     let claims = claims(of_key.ops);
     let resends = resends(of_key);
     let mut search = Search { of_key, claims, resends, visited: HashSet::new(), longest: 0, stuck: None };
@@ -156,7 +160,7 @@ impl Search<'_> {
         let state = State { not_before_ns, ..state.clone() };
         for state in [lapse(&state, ends_ns), void(&state), Some(state.clone())].into_iter().flatten() {
             match (op.answer, op.call) {
-                (Answer::Refused, _) => after.push(state),
+                (Answer::Refused, _) => {}
                 (Answer::Unknown, Call::Extend { .. }) => {}
                 (Answer::Unknown, _) => after.extend(self.step(&state, op, None).filter(|next| *next != state)),
                 (answer, _) => after.extend(self.step(&state, op, Some(answer))),

@@ -6,8 +6,9 @@
 //! under the documented life of a key: what no rule names is caught there (an `in_progress` without a holder, a stale
 //! token that was current, a lost checkpoint, a completion that vanishes and comes back).
 //!
-//! An answer that never came is indefinite: the call may have taken effect at any time until its process died, or not
-//! at all, and no verdict depends on which.
+//! An answer that never came is indefinite: the call may have taken effect at any time until its process died (in a region
+//! at any time at all: what one node took in, another may commit long after), or not at all, and no verdict depends on
+//! which. A definite refusal took no effect, at no time.
 //!
 //! Time is used in one direction only. A lease can't have run out before it was asked for, plus its length; how long after
 //! that the store notices is its own affair, and a restart starts the lease anew.
@@ -40,6 +41,8 @@ pub(crate) enum Rule {
     ReplayInvented,
     /// A second grant that does not say that the first may have executed.
     DuplicateHidden,
+    /// An answer from a state that is older than what the caller had seen.
+    SeenIgnored,
     /// No order of the calls explains the answers.
     NotLinear,
     /// The search for an order gave up: the workload put too many calls on one key.
@@ -94,17 +97,18 @@ pub(crate) struct OfKey<'a> {
 /// The calls of a key, a line each, in milliseconds.
 fn tell(of_key: &OfKey<'_>) -> String {
     let ms = |ns: u64| ns / 1_000_000;
-    let lines = of_key
-        .ops
-        .iter()
-        .map(|op| format!("  {:>9}..{:<9} {:?} -> {:?}", ms(op.invoked_ns), ms(op.returned_ns), op.call, op.answer));
+    let lines = of_key.ops.iter().map(|op| {
+        let (from, to, node) = (ms(op.invoked_ns), ms(op.returned_ns), op.node);
+        format!("  {from:>9}..{to:<9} {node}: {:?} -> {:?}", op.call, op.answer)
+    });
     let deaths = of_key.history.deaths_ns.iter().map(|death| format!("  {:>9} the process is dead", ms(*death)));
+    let events = of_key.history.events.iter().map(|(at, event)| format!("  {:>9} {event}", ms(*at)));
     let (first, last) = (of_key.ops.first(), of_key.ops.last());
     let shown = |line: &String| {
         let at: u64 = line.trim_start().split(['.', ' ']).next().and_then(|at| at.parse().ok()).unwrap_or_default();
         first.is_some_and(|op| ms(op.invoked_ns) <= at) && last.is_some_and(|op| at <= ms(op.returned_ns))
     };
-    let mut all: Vec<String> = lines.chain(deaths.filter(shown)).collect();
+    let mut all: Vec<String> = lines.chain(deaths.chain(events).filter(shown)).collect();
     all.sort_by_key(|line| {
         line.trim_start().split(['.', ' ']).next().and_then(|at| at.parse::<u64>().ok()).unwrap_or_default()
     });

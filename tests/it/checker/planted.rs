@@ -5,15 +5,18 @@ use crate::history::{
     Answer, Call, Checkpoint, Envelope, History, KeyId, Nonce, OnLapse, Op, Recorded, Request, Token,
 };
 
+mod region;
+
 const MS: u64 = 1_000_000;
 const LEASE_MS: u32 = 30_000;
 const SHORT_MS: u32 = 200;
 
 /// A history of one key, its calls one after another unless a test says otherwise. Times in milliseconds.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Forged {
     history: History,
     now_ms: u64,
+    node: u64,
 }
 
 impl Forged {
@@ -23,9 +26,33 @@ impl Forged {
     }
 
     fn between(&mut self, from_ms: u64, to_ms: u64, call: Call, answer: Answer) -> &mut Self {
-        let op = Op { key: KeyId(1), call, answer, invoked_ns: from_ms * MS, returned_ns: to_ms * MS };
+        let (invoked_ns, returned_ns) = (from_ms * MS, to_ms * MS);
+        let op =
+            Op { key: KeyId(1), call, answer, invoked_ns, returned_ns, node: self.node, seen: None, position: None };
         self.history.ops.push(op);
         self.now_ms = self.now_ms.max(to_ms);
+        self
+    }
+
+    /// What follows is asked of that node.
+    fn on(&mut self, node: u64) -> &mut Self {
+        self.node = node;
+        self
+    }
+
+    /// The last call was to be no older than one position, and was answered at the other.
+    fn seen(&mut self, seen: u64, position: u64) -> &mut Self {
+        if let Some(op) = self.history.ops.last_mut() {
+            (op.seen, op.position) = (Some(seen), Some(position));
+        }
+        self
+    }
+
+    /// The same, had no refusal been called definite.
+    fn with_unknown_for_refused(mut self) -> Self {
+        for op in self.history.ops.iter_mut().filter(|op| op.answer == Answer::Refused) {
+            op.answer = Answer::Unknown;
+        }
         self
     }
 

@@ -32,6 +32,7 @@ pub(crate) fn check(of_key: &OfKey<'_>) -> Found {
     granted_twice(of_key, &grants, &mut found);
     replays(of_key, &grants, &mut found);
     completion_lost(of_key, &mut found);
+    seen_ignored(of_key, &mut found);
     found.sort_by_key(|(rule, _)| *rule);
     found.dedup_by_key(|(rule, _)| *rule);
     found
@@ -196,6 +197,18 @@ fn completion_lost(of_key: &OfKey<'_>, found: &mut Found) {
         };
         if lost {
             found.push((Rule::CompletionLost, format!("after its answer: {:?} -> {:?}", op.call, op.answer)));
+        }
+    }
+}
+
+/// An answer is no older than what the caller says it has seen.
+fn seen_ignored(of_key: &OfKey<'_>, found: &mut Found) {
+    for op in of_key.ops {
+        if let (Some(seen), Some(position)) = (op.seen, op.position)
+            && position < seen
+        {
+            let what = format!("{:?} -> {:?} at {position}, and {seen} had been seen", op.call, op.answer);
+            found.push((Rule::SeenIgnored, what));
         }
     }
 }

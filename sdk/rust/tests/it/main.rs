@@ -1,5 +1,9 @@
-//! The committed vectors, and the properties that they cannot list.
+//! The committed vectors and the properties that they cannot list; the client and its examples against a region that
+//! misbehaves.
 
+mod client;
+mod examples;
+mod fake;
 mod fingerprint;
 mod keys;
 

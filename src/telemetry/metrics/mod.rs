@@ -1,0 +1,24 @@
+//! Metrics for Prometheus: counters and histograms of the process, counted here where things happen. Gauges are not kept: they
+//! are read from their owners when somebody asks.
+//!
+//! [`table`] has every metric with its labels and its meaning; `record` what counts; `sets` the limit on labels that
+//! clients choose; `page` the text format. They are the process's: in a test with several nodes in one process they add up.
+//!
+//! Deliberately absent: a metrics library (docs/adr/0008-dependencies.md says why).
+
+mod cells;
+mod page;
+mod process;
+mod record;
+#[cfg(test)]
+mod reference;
+mod sets;
+pub mod table;
+
+pub use cells::{Counter, Histogram};
+pub use page::{CONTENT_TYPE, Page, Samples};
+pub use record::{
+    Change, Direction, Forwarded, Method, Outcome, Overload, Whose, applied, batch, call, changed, forwarded,
+    leader_changed, leader_changes, log_sync, overloaded, read_confirmed, reserve, snapshot, snapshot_bytes, write,
+};
+pub use sets::OTHER;
