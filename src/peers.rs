@@ -30,8 +30,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes in flight to or from a peer, a stream and a connection.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// A peer that was heard of within this time is reachable.
-const REACHABLE: Duration = Duration::from_secs(2);
+/// A peer that was heard of within this time is reachable: three of the questions that any two nodes ask each other.
+const REACHABLE: Duration = Duration::from_secs(3);
 
 const CLUSTER: &str = "holdfast-cluster";
 const FROM: &str = "holdfast-from";
@@ -63,8 +63,10 @@ struct Known {
     node: Node,
     calls: Option<Client>,
     bulk: Option<Client>,
-    /// When it was last heard of, and how far its wall clock was ahead of ours then, in milliseconds.
-    heard: Option<(Monotonic, i64)>,
+    /// When it was last heard of.
+    heard: Option<Monotonic>,
+    /// How far its wall clock was ahead of ours when it last said, in milliseconds.
+    ahead_ms: Option<i64>,
 }
 
 /// The other nodes of the region, and this one.
@@ -136,7 +138,13 @@ impl Peers {
         if unchanged(&self.known.read().unwrap_or_else(PoisonError::into_inner)) {
             return;
         }
-        let known = Known { node: node.clone(), calls: self.connect(node), bulk: self.connect(node), heard: None };
+        let known = Known {
+            node: node.clone(),
+            calls: self.connect(node),
+            bulk: self.connect(node),
+            heard: None,
+            ahead_ms: None,
+        };
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(node.node_id, known);
     }
 
@@ -219,10 +227,21 @@ impl Peers {
 
     /// Takes note that a peer was heard of, and what its wall clock said.
     pub fn heard(&self, node_id: u64, clock_unix_ms: u64) {
-        let (now, ours) = (clock::monotonic(), clock::wall_unix_ms());
+        let ours = clock::wall_unix_ms();
         let ahead_ms = i64::try_from(i128::from(clock_unix_ms) - i128::from(ours)).unwrap_or_default();
+        self.note(node_id, |peer| peer.ahead_ms = Some(ahead_ms));
+    }
+
+    /// Takes note that a peer was heard of: of a leader its followers hear no clock.
+    pub fn seen(&self, node_id: u64) {
+        self.note(node_id, |_| {});
+    }
+
+    fn note(&self, node_id: u64, also: impl FnOnce(&mut Known)) {
+        let now = clock::monotonic();
         if let Some(peer) = self.known.write().unwrap_or_else(PoisonError::into_inner).get_mut(&node_id) {
-            peer.heard = Some((now, ahead_ms));
+            peer.heard = Some(now);
+            also(peer);
         }
     }
 
@@ -230,7 +249,7 @@ impl Peers {
     #[must_use]
     pub fn reachable(&self, node_id: u64) -> bool {
         let now = clock::monotonic();
-        let heard = |peer: &Known| peer.heard.filter(|(at, _)| now.since(*at) < REACHABLE);
+        let heard = |peer: &Known| peer.heard.filter(|at| now.since(*at) < REACHABLE);
         node_id == self.me.node_id || self.of(node_id, heard).is_some()
     }
 
@@ -240,7 +259,7 @@ impl Peers {
     #[must_use]
     pub fn bounded_clock_unix_ms(&self, voters: &[u64]) -> u64 {
         let others = voters.iter().filter(|id| **id != self.me.node_id);
-        let ahead = others.filter_map(|id| self.of(*id, |peer| peer.heard.map(|(_, ahead_ms)| ahead_ms)));
+        let ahead = others.filter_map(|id| self.of(*id, |peer| peer.ahead_ms));
         match bound(ahead.collect(), voters.len()) {
             Some(ahead_ms) => clock::wall_unix_ms().saturating_add_signed(ahead_ms),
             None => 0,

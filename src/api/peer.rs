@@ -111,12 +111,17 @@ impl v1::peer_server::Peer for Peer {
         &self,
         request: Request<Streaming<v1::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        self.check(&request)?;
+        let leader = self.check(&request)?;
+        let peers = Arc::clone(self.cluster.peers());
         let mut requests = request.into_inner();
         let first = opening(&mut requests).await?;
+        peers.seen(leader);
         let group = self.group(first.partition)?;
         // The stream ends where it breaks: whoever sent it is gone, and asks anew.
-        let rest = requests.scan((), |(), request| std::future::ready(request.ok()));
+        let rest = requests.scan((), move |(), request| {
+            peers.seen(leader);
+            std::future::ready(request.ok())
+        });
         let answers = group.peer_append(stream::iter([first]).chain(rest));
         Ok(Response::new(self.until_shutdown(answers.map(|answer| answer.map_err(refused)))))
     }

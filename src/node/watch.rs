@@ -15,11 +15,11 @@ use crate::router::cluster::Cluster;
 use crate::wire::v1::{HelloReply, HelloRequest};
 
 /// How often the others are asked.
-const PERIOD: Duration = Duration::from_secs(2);
+const PERIOD: Duration = Duration::from_secs(1);
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Rounds in a row in which the leaders of all groups say that this node is no member, before it believes them.
-const ROUNDS: u32 = 3;
+const ROUNDS: u32 = 6;
 
 /// Watches the other members for as long as the node runs. Returns why it has to stop, if it has to.
 pub(super) async fn members(cluster: Arc<Cluster>) -> String {
@@ -96,7 +96,11 @@ async fn ask(cluster: &Cluster, others: &BTreeSet<NodeId>) -> BTreeMap<NodeId, H
     }
     let mut hellos = BTreeMap::new();
     while let Some(answered) = asked.join_next().await {
-        hellos.extend(answered.ok().flatten());
+        if let Some((node_id, hello)) = answered.ok().flatten() {
+            // Two followers say nothing else to each other.
+            cluster.peers().seen(node_id);
+            hellos.insert(node_id, hello);
+        }
     }
     hellos
 }

@@ -335,7 +335,11 @@ async fn a_region_says_who_leads_who_follows_and_what_was_passed_on() -> anyhow:
             ensure!(sum(&age) < 5.0, "{age}: {}", sum(&age));
             ensure!(sum(&format!("holdfast_raft_voters{{partition=\"{partition}\"}}")) == 9.0);
         }
-        ensure!(pages.iter().all(|page| page.sum("holdfast_peer_reachable") == 2.0), "a peer is not reachable");
+        harness::until("every node reaches the two others", SERVING_DEADLINE, async || {
+            let pages = all(cluster).await?;
+            Ok(pages.iter().all(|page| page.sum("holdfast_peer_reachable") == 2.0).then_some(()))
+        })
+        .await?;
         if strace::available(&[Need::Promtool])? {
             promtool(&["check", "metrics"], &pages[0].text)?;
         }

@@ -17,12 +17,18 @@ fn facts(cluster_id: &str) -> Facts {
 
 /// Node 1, with disk `a`, of cluster `c`: its address, and what ends it.
 async fn served(tasks: &mut JoinSet<()>) -> (String, watch::Sender<bool>) {
+    let (peers, stop) = served_with(tasks).await;
+    (peers.me().peer.clone(), stop)
+}
+
+/// The same, and whom it knows.
+async fn served_with(tasks: &mut JoinSet<()>) -> (Arc<Peers>, watch::Sender<bool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (stop, shutdown) = watch::channel(false);
-    let cluster = Cluster::new(Peers::new(node(1, &address, "a"), facts("c")), false);
-    tasks.spawn(serve(listener, cluster, shutdown));
-    (address, stop)
+    let peers = Peers::new(node(1, &address, "a"), facts("c"));
+    tasks.spawn(serve(listener, Cluster::new(Arc::clone(&peers), false), shutdown));
+    (peers, stop)
 }
 
 #[tokio::test]
@@ -54,6 +60,20 @@ async fn only_a_call_that_fits_gets_in_but_everybody_may_ask_who_it_is() {
     let mut client = v1::peer_client::PeerClient::new(connect(&address).await);
     let status = client.vote(vote()).await.unwrap_err();
     assert!(status.message().contains("does not say who calls"), "{status}");
+}
+
+#[tokio::test]
+async fn a_follower_that_leads_nothing_hears_of_its_leader_all_the_same() {
+    let mut tasks = JoinSet::new();
+    let (follower, _stop) = served_with(&mut tasks).await;
+    follower.know(&node(2, "127.0.0.1:1", "b"));
+    assert!(!follower.reachable(2));
+    let leader = Peers::new(node(2, "127.0.0.1:1", "b"), facts("c"));
+    leader.know(follower.me());
+    let refused = leader.client(1).unwrap().append(stream::iter([v1::AppendRequest::default()])).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unavailable, "it has no groups yet");
+    assert!(follower.reachable(2));
+    assert_eq!(follower.bounded_clock_unix_ms(&[1, 2, 3]), 0, "what was heard is no clock");
 }
 
 #[tokio::test]
