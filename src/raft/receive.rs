@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tonic::Status;
 
+use crate::clock;
 use crate::codec::CodecError;
 use crate::limits;
 use crate::raft::exports::Meta;
@@ -20,6 +21,7 @@ use crate::raft::group::Group;
 use crate::raft::state_machine::SnapshotData;
 use crate::raft::types::{EntryId, Vote, entry_id_from, stored_members_from, vote_message, vote_of};
 use crate::store::{Incoming, Position, Received, Refused, SnapshotFile};
+use crate::telemetry::metrics::{self, Direction};
 use crate::wire::v1::snapshot_part::Part;
 use crate::wire::v1::snapshot_progress::Progress;
 use crate::wire::v1::{SnapshotHeader, SnapshotPart, SnapshotPosition, SnapshotProgress};
@@ -148,6 +150,13 @@ where
 {
     /// Takes the parts, installs, and answers with the vote of this node.
     async fn take(self: Box<Self>) -> Answer {
+        let begun = clock::monotonic();
+        let answer = self.install().await;
+        metrics::snapshot(Direction::Received, answer.is_ok(), clock::monotonic().since(begun));
+        answer
+    }
+
+    async fn install(self: Box<Self>) -> Answer {
         let Self { group, vote, meta, mut incoming, place, mut parts } = *self;
         while incoming.position().is_some() {
             let part = timeout(STALL, parts.next()).await;
@@ -157,6 +166,7 @@ where
                 return Err(Status::invalid_argument("a part of a snapshot is not one"));
             };
             let at = Position { file: usize::try_from(chunk.file).unwrap_or(usize::MAX), offset: chunk.offset };
+            metrics::snapshot_bytes(Direction::Received, chunk.data.len());
             incoming = blocking(move || incoming.take(at, &chunk.data).map(|()| incoming)).await?;
         }
         let received = blocking(move || incoming.finish()).await?;

@@ -23,6 +23,7 @@ use openraft::storage::Snapshot;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::clock;
 use crate::ids::PartitionId;
 use crate::limits;
 use crate::peers::{Client, Peers};
@@ -30,6 +31,7 @@ use crate::raft::exports::Outgoing;
 use crate::raft::state_machine::SnapshotData;
 use crate::raft::types::{Address, Leader, NodeId, Types, Vote, entry_id_to, stored_members_to, vote_message, vote_of};
 use crate::store::{Export, Position, StoreError};
+use crate::telemetry::metrics::{self, Direction};
 use crate::wire::v1::snapshot_part::Part;
 use crate::wire::v1::snapshot_progress::Progress;
 use crate::wire::v1::{HelloRequest, SnapshotChunk, SnapshotFile, SnapshotHeader, SnapshotPart};
@@ -58,9 +60,11 @@ pub(super) async fn send(
         let SnapshotData::Outgoing(outgoing) = snapshot.snapshot else {
             return Err(unreachable("the group has only just started: it has no snapshot to send yet"));
         };
+        let begun = clock::monotonic();
         let sent = transfer(peers, target, partition, vote, &outgoing).await;
+        metrics::snapshot(Direction::Sent, sent.is_ok(), clock::monotonic().since(begun));
         if let Err(error) = &sent {
-            tracing::warn!(%partition, target, snapshot = outgoing.id(), %error, "a snapshot was not sent");
+            tracing::info!(%partition, target, snapshot = outgoing.id(), %error, "a snapshot was not sent: it is tried again");
         }
         sent
     };
@@ -198,6 +202,7 @@ fn parts(
                         true => Position { file: at.file, offset },
                         false => Position { file: at.file.saturating_add(1), offset: 0 },
                     };
+                    metrics::snapshot_bytes(Direction::Sent, data.len());
                     let file = u32::try_from(at.file).unwrap_or(u32::MAX);
                     let chunk = SnapshotChunk { file, offset: at.offset, data: data.into() };
                     Some((SnapshotPart { part: Some(Part::Chunk(chunk)) }, Next::At(next)))
