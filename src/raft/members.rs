@@ -153,17 +153,6 @@ impl Group {
         }
     }
 
-    /// Makes these members the voters. Who voted and does no more leaves the group.
-    ///
-    /// # Errors
-    /// When this node does not lead, somebody is no member, or the change is not committed.
-    pub async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ProposeError> {
-        if self.members().voters == voters && !self.members().changing {
-            return Ok(());
-        }
-        self.change(ChangeMembers::ReplaceAllVoters(voters), false).await
-    }
-
     /// Makes a learner a voter and takes a voter out of the group, in one change. Without either, a change that an earlier
     /// leader began is finished.
     ///
