@@ -107,6 +107,15 @@ impl Node {
     }
 }
 
+impl Drop for Node {
+    /// The database must be closed before the process ends.
+    fn drop(&mut self) {
+        if self.running.is_some() && !std::thread::panicking() {
+            self.kill();
+        }
+    }
+}
+
 impl Cluster {
     /// Nodes 1 to `founders`, which have made a cluster.
     pub(super) fn found(founders: u64) -> Self {
