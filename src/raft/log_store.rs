@@ -10,7 +10,7 @@ use std::ops::{Bound, Range, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::codec::{self, pb};
 use crate::ids::PartitionId;
@@ -102,6 +102,8 @@ pub(super) struct GroupLog {
     partition: PartitionId,
     log: LogHandle,
     tail: Arc<Mutex<Tail>>,
+    /// Rung when more of the log is on the disk, or never will be.
+    reported: Arc<Notify>,
 }
 
 impl GroupLog {
@@ -121,7 +123,7 @@ impl GroupLog {
         let mut tail = Tail { vote, purged, first, last, ..Tail::default() };
         tail.durable = tail.end();
         tail.size = LogBytes::of(first, tail.end(), family.bytes(partition));
-        Ok(Self { partition, log, tail: Arc::new(Mutex::new(tail)) })
+        Ok(Self { partition, log, tail: Arc::new(Mutex::new(tail)), reported: Arc::default() })
     }
 
     fn tail(&self) -> MutexGuard<'_, Tail> {
@@ -157,6 +159,25 @@ impl GroupLog {
         tail.evict();
     }
 
+    /// Waits until an entry that the log has is on the disk. A majority may have it before this node does.
+    pub(super) async fn synced(&self, index: u64) -> io::Result<()> {
+        loop {
+            let mut reported = std::pin::pin!(self.reported.notified());
+            // Armed before the look, so that a report in between is not missed.
+            reported.as_mut().enable();
+            {
+                let tail = self.tail();
+                if index < tail.durable || index >= tail.end() {
+                    return Ok(());
+                }
+            }
+            if let Some(reason) = self.broken() {
+                return Err(io::Error::other(reason.to_owned()));
+            }
+            reported.await;
+        }
+    }
+
     async fn write(&self, write: impl FnOnce(Done) -> Write) -> io::Result<()> {
         let (done, told) = oneshot::channel();
         self.log.send(self.partition, write(done)).await?;
@@ -166,13 +187,16 @@ impl GroupLog {
     /// Takes note that the entries before an index are on the disk, unless the log was cut since they were sent there: then
     /// some of those indexes may have other entries now, which are not. A later report covers the rest.
     fn durable(&self, before: u64, cuts: u64) -> Durable {
-        let shared = Arc::clone(&self.tail);
-        Box::new(move || {
-            let mut tail = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            if tail.cuts == cuts {
-                tail.durable = tail.durable.max(before);
-                tail.evict();
+        let (shared, reported) = (Arc::clone(&self.tail), Arc::clone(&self.reported));
+        Box::new(move |written| {
+            if written {
+                let mut tail = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                if tail.cuts == cuts {
+                    tail.durable = tail.durable.max(before);
+                    tail.evict();
+                }
             }
+            reported.notify_waiters();
         })
     }
 
@@ -337,7 +361,7 @@ impl RaftLogStorage<Types> for GroupLog {
         };
         self.write(|done| Write::Truncate { from, done }).await?;
         // Whatever was sent to the disk before is there too.
-        self.durable(from, cuts)();
+        self.durable(from, cuts)(true);
         Ok(())
     }
 
@@ -357,7 +381,7 @@ impl RaftLogStorage<Types> for GroupLog {
         };
         self.write(|done| Write::Purge { index: log_id.index, log_id: bytes, done }).await?;
         // Whatever was sent to the disk before is there too.
-        self.durable(end, cuts)();
+        self.durable(end, cuts)(true);
         Ok(())
     }
 }

@@ -29,8 +29,8 @@ pub(super) enum Write {
     Purge { index: u64, log_id: Vec<u8>, done: Done },
 }
 
-/// Told that the entries are on the disk. Reports come in the order of the requests.
-pub(super) type Durable = Box<dyn FnOnce() + Send>;
+/// Told whether entries are on the disk now, once it is known.
+pub(super) type Durable = Box<dyn FnOnce(bool) + Send>;
 /// Told once a request is on the disk, or never will be.
 pub(super) type Done = oneshot::Sender<io::Result<()>>;
 
@@ -176,9 +176,7 @@ fn tell(told: Told, broken: Option<&str>) {
     let result = || broken.map_or(Ok(()), |reason| Err(io::Error::other(reason.to_owned())));
     match told {
         Told::Entries { flushed, durable, .. } => {
-            if broken.is_none() {
-                durable();
-            }
+            durable(broken.is_none());
             flushed.io_completed(result());
         }
         Told::Done(done) => {

@@ -289,9 +289,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Writes what is pending and lets the replies go.
-    fn commit(&mut self, chunk: &mut Chunk) -> Result<(), StoreError> {
-        self.write(chunk)?;
+    /// Writes what is pending and lets the replies go. State never gets ahead of this node's own log: a majority may have
+    /// committed an entry that is not on this disk yet, and state that was flushed before it would, after a crash, look as
+    /// if the log had lost it.
+    async fn commit(&mut self, chunk: &mut Chunk) -> io::Result<()> {
+        if let Some(applied) = &self.state.applied {
+            self.log.synced(applied.index).await?;
+        }
+        self.write(chunk).map_err(io::Error::other)?;
         if let Some(begun) = chunk.begun.take() {
             metrics::applied(std::mem::take(&mut chunk.operations), clock::monotonic().since(begun));
         }
@@ -393,7 +398,7 @@ impl RaftStateMachine<Types> for Machine {
         while let Some((entry, responder)) = entries.try_next().await? {
             let sweeps = is_sweep(&entry.payload);
             if sweeps {
-                self.commit(&mut chunk).map_err(io::Error::other)?;
+                self.commit(&mut chunk).await?;
             }
             let replies = match &entry.payload {
                 EntryPayload::Blank => Replies::default(),
@@ -409,10 +414,10 @@ impl RaftStateMachine<Types> for Machine {
             self.state.applied = Some(entry_id_to(&entry.log_id));
             chunk.replies.push((responder, replies));
             if sweeps || chunk.batch.bytes() > CHUNK_BYTES || chunk.records.len() > limits::MAX_BATCH_OPERATIONS {
-                self.commit(&mut chunk).map_err(io::Error::other)?;
+                self.commit(&mut chunk).await?;
             }
         }
-        self.commit(&mut chunk).map_err(io::Error::other)
+        self.commit(&mut chunk).await
     }
 
     async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Flusher> {

@@ -4,7 +4,9 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use futures_util::stream;
 use openraft::EntryPayload;
+use openraft::storage::RaftStateMachine as _;
 use openraft::vote::RaftLeaderId as _;
 use tempfile::TempDir;
 
@@ -12,6 +14,7 @@ use super::*;
 use crate::codec::batch::{Batch, Operation};
 use crate::ids::{Epoch, RegionName};
 use crate::raft::log_thread::ByHand;
+use crate::raft::state_machine::{Hooks, Machine};
 use crate::raft::tests::cluster::open_store;
 use crate::raft::types::{Leader, LoggedBatch};
 use crate::store::LogBatch;
@@ -92,6 +95,44 @@ fn a_report_from_before_a_cut_says_nothing_of_what_came_after() {
     thread.write_one();
     assert_eq!(log.tail().entries.len(), 0, "now it is on the disk");
     assert_eq!(get(&mut log, 0..9), [(1, 0), (2, 1)]);
+}
+
+#[test]
+fn what_is_not_on_the_disk_yet_is_waited_for() {
+    let Disk { mut thread, mut log, _directory } = by_hand();
+    append(&mut log, vec![blank(1, 0)]);
+    append(&mut log, vec![blank(1, 1)]);
+    let other = log.clone();
+    let (mut first, mut second) = (pin!(other.synced(0)), pin!(other.synced(1)));
+    assert!(poll_once(&mut first).is_pending() && poll_once(&mut second).is_pending());
+    thread.write_one();
+    assert!(matches!(poll_once(&mut first), Poll::Ready(Ok(()))));
+    assert!(poll_once(&mut second).is_pending());
+    thread.write_one();
+    assert!(matches!(poll_once(&mut second), Poll::Ready(Ok(()))));
+    now(log.synced(7)).unwrap();
+}
+
+#[test]
+fn state_never_gets_ahead_of_the_log_on_the_disk() {
+    let directory = TempDir::new().unwrap();
+    let store = open_store(directory.path());
+    let (mut thread, handle) = ByHand::new(store.log());
+    let mut log = GroupLog::open(PARTITION, handle).unwrap();
+    let hooks = Hooks { before: Box::new(|_| ()), after: Box::new(|_| ()), replaced: Box::new(|| ()) };
+    let family = store.group(PARTITION);
+    let mut machine = Machine::open(family.clone(), Arc::new(hooks), log.clone()).unwrap();
+    append(&mut log, vec![blank(1, 0)]);
+    {
+        // Two others have it, so it is committed.
+        let mut applying = pin!(machine.apply(stream::iter([Ok((blank(1, 0), None))])));
+        assert!(poll_once(&mut applying).is_pending());
+        assert_eq!(family.state().unwrap(), None, "it is not on this disk");
+        thread.write_one();
+        assert!(matches!(poll_once(&mut applying), Poll::Ready(Ok(()))));
+    }
+    let applied = family.state().unwrap().and_then(|state| state.applied);
+    assert_eq!(applied.as_ref().map(entry_id_from), Some(id(1, 0)));
 }
 
 #[test]
