@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rocksdb::{Direction, IteratorMode, Range, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{Direction, IteratorMode, Range, ReadOptions, WriteBatch};
 
 use super::families::family;
 use super::{Database, StoreError};
@@ -74,9 +74,10 @@ impl LogFamily {
                 }
             }
         }
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        Ok(self.db.write_opt(writes, &options)?)
+        // In two steps: a write that is to be synced keeps every other write of the database waiting for the disk, the groups'
+        // state among them, which has no part in this log.
+        self.db.write(writes)?;
+        Ok(self.db.flush_wal(true)?)
     }
 
     /// A group's vote.

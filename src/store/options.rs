@@ -76,6 +76,10 @@ impl Shared {
     pub(super) fn log(&self) -> Options {
         let mut options = self.family((self.buffer_bytes / 3).max(4 * 1024 * 1024));
         options.set_compression_type(DBCompressionType::None);
+        // Merging it would only copy what the next purge drops: rarely, then.
+        options.set_level_zero_file_num_compaction_trigger(16);
+        options.set_level_zero_slowdown_writes_trigger(48);
+        options.set_level_zero_stop_writes_trigger(64);
         options
     }
 
