@@ -53,6 +53,24 @@ fn a_leader_that_was_cut_off_gives_up_what_nobody_else_has() {
 }
 
 #[test]
+fn a_leader_whose_disk_lacks_what_it_sent_leads_on_in_no_old_term() {
+    let mut cluster = Cluster::found(3);
+    let old = cluster.write(&[1, 2, 3], 1);
+    [1, 2, 3].into_iter().for_each(|id| cluster.applied(id, 1));
+    let term = cluster.group(old).leader().term;
+    let before = cluster.crashed_copy(old);
+    assert_eq!(cluster.write(&[old], 2), old);
+    [1, 2, 3].into_iter().for_each(|id| cluster.applied(id, 2));
+    // The others committed the entry from what it sent. In its old term it would now write another under the same id.
+    cluster.restart_from(old, before);
+    let next = cluster.write(&[1, 2, 3], 3);
+    assert!(cluster.group(next).leader().term > term, "node {next} leads in term {term}");
+    [1, 2, 3].into_iter().for_each(|id| cluster.applied(id, 3));
+    let logs = [1, 2, 3].map(|id| cluster.group(id).progress().last_log_index);
+    assert!(logs.iter().all(|last| *last == logs[0]), "{logs:?}");
+}
+
+#[test]
 fn a_follower_that_falls_silent_is_asked_anew() {
     let cluster = Cluster::found(3);
     let leader = cluster.write(&[1, 2, 3], 1);
