@@ -106,6 +106,20 @@ text_id!(
     |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'
 );
 
+text_id!(
+    /// What a policy is called: 1-64 of `A-Z a-z 0-9 _ -`, which TOML takes as a table's name without quotes.
+    PolicyName, "policy name", limits::MAX_POLICY_NAME_BYTES, "use A-Z a-z 0-9 _ -",
+    |b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')
+);
+
+/// The known name that a misspelt one is probably meant to be: a third of it may be wrong.
+#[must_use]
+pub fn nearest<'a, S: AsRef<str>>(name: &str, known: &'a [S]) -> Option<&'a str> {
+    let distances = known.iter().map(|candidate| (distance(name, candidate.as_ref()), candidate.as_ref()));
+    let (distance, near) = distances.min_by_key(|(distance, _)| *distance)?;
+    (distance <= name.chars().count().div_ceil(3)).then_some(near)
+}
+
 /// A slice of the key space, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionId(pub u16);
@@ -229,5 +243,36 @@ pub struct RecordKey {
 impl fmt::Display for RecordKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.tenant, self.key.as_str())
+    }
+}
+
+/// The Levenshtein distance: how many characters must be added, dropped or changed.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        let mut next = vec![left];
+        for (to, above) in b.iter().zip(row.iter().skip(1)) {
+            let changed = diagonal + usize::from(from != *to);
+            left = changed.min(above + 1).min(left + 1);
+            diagonal = *above;
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, expected) in [("", "abc", 3), ("kitten", "sitting", 3), ("same", "same", 0), ("abc", "", 3)] {
+            assert_eq!(distance(a, b), expected, "{a} {b}");
+        }
     }
 }

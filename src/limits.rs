@@ -79,6 +79,27 @@ pub const MAX_KEY_TIME_AHEAD_MS: u64 = 24 * 3_600_000;
 /// A clock that is further than this ahead of log time waits for an operator, in milliseconds.
 pub const MAX_CLOCK_JUMP_MS: u64 = 3_600_000;
 
+/// Bytes of a policy's name. It stands in front of everything that is told about the policy.
+pub const MAX_POLICY_NAME_BYTES: usize = 64;
+/// Bytes of one policy file: some hundred bytes a policy, for the most policies.
+pub const MAX_POLICY_FILE_BYTES: usize = 1024 * 1024;
+/// Policies that hold at a time: a contract for each endpoint of a large organisation.
+pub const MAX_POLICIES: usize = 1_000;
+/// Endpoints and patterns that one policy names.
+pub const MAX_ENDPOINTS_PER_POLICY: usize = 256;
+/// Tenants that one policy names.
+pub const MAX_TENANTS_PER_POLICY: usize = 256;
+/// Pairs of tenant and endpoint that all policies name together: each pair of them is compared when policies are read.
+pub const MAX_POLICY_TARGETS: usize = 4_096;
+/// Statuses, and classes of statuses, that one list of a policy names.
+pub const MAX_POLICY_STATUSES: usize = 64;
+/// New keys that a policy may allow each second: more than a cluster grants is no limit.
+pub const KEYS_PER_SECOND: RangeInclusive<u64> = 1..=1_000_000;
+/// Records that a policy's quota may allow at a time: a million million is more than the largest cluster's disks hold.
+pub const QUOTA_KEYS: RangeInclusive<u64> = 1..=1_000_000_000_000;
+/// Bytes of records that a policy's quota may allow at a time, in bytes: 1 KiB to 1 PiB.
+pub const QUOTA_BYTES: RangeInclusive<u64> = 1_024..=1 << 50;
+
 /// Nodes that make a region together: each is a voter of every group, and every write waits for a majority of them.
 pub const MAX_FOUNDERS: usize = 9;
 /// Partitions of a cluster, fixed when it is made.

@@ -43,7 +43,7 @@ enum Command {
     Dev(dev::Dev),
     /// Start a node as a settings file says
     Server(Box<server::Server>),
-    /// Ask a running node, or tell it something
+    /// Ask a running node, or tell it something; check policy files
     Ctl(ctl::Ctl),
     /// Put load on a running node, measure it and check every answer
     Bench(bench::Bench),
@@ -129,6 +129,10 @@ mod tests {
             "holdfast ctl transfer --to 2",
             "holdfast ctl transfer --partition 3 --to 2",
             "holdfast ctl snapshot --partition 0",
+            "holdfast ctl policy lint a.toml b.toml --output json",
+            "holdfast ctl policy explain /v1/charges --tenant acme --file a.toml b.toml --file c.toml",
+            "holdfast ctl policy diff a.toml b.toml",
+            "holdfast ctl policy schema",
             "holdfast server --region-file /r.toml --node-id 2",
             "holdfast server --join 10.0.0.1:7401,10.0.0.2:7401 --peer-listen 10.0.0.4:7401",
             "holdfast bench --concurrency 256 --duration 10s --warmup 2s --rate 5000 --output json",
@@ -150,6 +154,11 @@ mod tests {
             "holdfast ctl key resolve demo order-1 --not-executed --header a:b --actor me --reason x",
             "holdfast ctl key resolve demo order-1 --executed-status 99 --actor me --reason x",
             "holdfast ctl key resolve demo order-1 --not-executed --reason x",
+            "holdfast ctl policy lint",
+            "holdfast ctl policy explain /v1/charges --file a.toml",
+            "holdfast ctl policy explain /v1/charges --tenant a/b --file a.toml",
+            "holdfast ctl policy explain /v1/charges --tenant acme",
+            "holdfast ctl policy diff a.toml",
             "holdfast bench --cycles 10 --duration 1s",
             "holdfast bench --concurrency 0",
             "holdfast bench --body-bytes 1048577",

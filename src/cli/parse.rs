@@ -4,30 +4,23 @@ use std::time::Duration;
 
 use holdfast_client::proto::v1;
 
+use crate::time::Span;
+
 /// The longest duration that may be typed: a week is longer than any run makes sense for.
 const MAX_DURATION: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// The largest rate that may be typed, per second: beyond it one client machine measures itself.
 const MAX_RATE: f64 = 10_000_000.0;
 
-/// A duration such as `500ms`, `10s`, `2m` or `1h`. The unit is required.
+/// A duration such as `500ms`, `10s`, `2m`, `1h` or `3d`. The unit is required.
 ///
 /// # Errors
 /// When it is something else, or over a week.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let ms_each: u64 = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "" if !number.is_empty() => return Err(format!("{text} has no unit: write {text}s or {text}ms")),
-        other => return Err(format!("{other:?} is no unit of time: write such as 500ms, 10s, 2m or 1h")),
-    };
-    let number: u64 =
-        number.parse().map_err(|_| format!("{text:?} has no whole number before its unit: write such as 10s"))?;
-    let duration = number.checked_mul(ms_each).map(Duration::from_millis);
-    duration.filter(|duration| *duration <= MAX_DURATION).ok_or_else(|| format!("{text} is over a week (168h)"))
+    let duration = Duration::from_millis(text.parse::<Span>()?.ms());
+    if duration > MAX_DURATION {
+        return Err(format!("{text} is over a week (7d)"));
+    }
+    Ok(duration)
 }
 
 /// Events per second, such as `5000`, `5000/s` or `0.5/s`.
@@ -90,7 +83,8 @@ mod tests {
 
     #[test]
     fn durations() {
-        let good = [("0s", 0), ("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("168h", 604_800_000)];
+        let good =
+            [("0s", 0), ("500ms", 500), ("10s", 10_000), ("2m", 120_000), ("168h", 604_800_000), ("3d", 259_200_000)];
         for (text, ms) in good {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
@@ -101,7 +95,8 @@ mod tests {
             ("1.5s", "no unit of time"),
             ("-1s", "no unit of time"),
             ("10 s", "no unit of time"),
-            ("3d", "no unit of time"),
+            ("3w", "no unit of time"),
+            ("8d", "over a week"),
             ("169h", "over a week"),
             ("99999999999999999999h", "no whole number"),
             ("18446744073709551615h", "over a week"),

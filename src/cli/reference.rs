@@ -53,6 +53,11 @@ fn every_command_has_help_that_says_what_it_does() {
         "holdfast ctl snapshot",
         "holdfast ctl rotate-cluster-key",
         "holdfast ctl clock accept",
+        "holdfast ctl policy",
+        "holdfast ctl policy lint",
+        "holdfast ctl policy explain",
+        "holdfast ctl policy diff",
+        "holdfast ctl policy schema",
         "holdfast bench",
     ];
     for command in commands {

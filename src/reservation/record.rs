@@ -4,8 +4,11 @@ use crate::ids::{Digest, EndpointName, FencingToken, Fingerprint, Nonce};
 use crate::limits;
 use crate::time::LogTime;
 
-/// What happens when a grant's lease runs out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What happens when a grant's lease runs out. Weakest first.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum OnLapse {
     /// The next Reserve is granted, flagged as a possible duplicate.
     Regrant,

@@ -1,9 +1,10 @@
-//! `holdfast ctl`: what an operator asks of one node.
+//! `holdfast ctl`: what an operator asks of one node, and of policy files.
 
 mod cluster;
 mod groups;
 mod key;
 mod members;
+mod policy;
 mod resolve;
 mod status;
 #[cfg(test)]
@@ -29,6 +30,7 @@ Examples:
   holdfast ctl members replace 2 --with 4
   holdfast ctl key show demo order-1
   holdfast ctl key show demo order-1 --output json | jq .record.state
+  holdfast ctl policy lint payments.toml
   holdfast ctl --address http://10.0.0.7:7400 status")]
 pub(crate) struct Ctl {
     #[command(flatten)]
@@ -40,6 +42,15 @@ pub(crate) struct Ctl {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Ask(Question),
+    /// Check, explain and compare policy files. No node is asked
+    #[command(subcommand)]
+    Policy(policy::Policy),
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Question {
     /// Show how the node and its partitions are; ends with 1 unless all of them serve and new grants are made
     Status,
     /// Look at a key, or decide about one
@@ -74,27 +85,34 @@ enum Clock {
     Accept,
 }
 
-/// Asks the node, and shows what it answers.
+/// Does what the command says, and shows what comes of it.
 pub(crate) fn run(ctl: Ctl) -> Result<Exit, Problem> {
+    match ctl.command {
+        Command::Ask(question) => ask(&ctl.asking, question),
+        Command::Policy(policy) => policy::run(&policy, ctl.asking.output),
+    }
+}
+
+/// Asks the node, and shows what it answers.
+fn ask(asking: &Asking, question: Question) -> Result<Exit, Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(async {
-        let asking = &ctl.asking;
-        let patience = match ctl.command {
+        let patience = match question {
             // Every partition is changed, and a learner that becomes a voter has the last entries to catch up with.
-            Command::Members(_) | Command::Transfer(_) | Command::Snapshot(_) => CHANGE_TIMEOUT,
-            Command::Status | Command::Key(_) | Command::RotateClusterKey | Command::Clock(_) => ANSWER_TIMEOUT,
+            Question::Members(_) | Question::Transfer(_) | Question::Snapshot(_) => CHANGE_TIMEOUT,
+            Question::Status | Question::Key(_) | Question::RotateClusterKey | Question::Clock(_) => ANSWER_TIMEOUT,
         };
         let channel = asking.address.connect(patience).await?;
-        match ctl.command {
-            Command::Status => status::run(asking, channel).await,
-            Command::Members(members) => members::run(asking, channel, members).await,
-            Command::Transfer(transfer) => groups::transfer(asking, channel, transfer).await,
-            Command::Snapshot(snapshot) => groups::snapshot(asking, channel, snapshot).await,
-            Command::Key(Key::Show(name)) => key::show(asking, channel, name).await,
-            Command::Key(Key::History(name)) => key::history(asking, channel, name).await,
-            Command::Key(Key::Resolve(resolve)) => resolve::run(asking, channel, resolve).await,
-            Command::RotateClusterKey => cluster::rotate(asking, channel).await,
-            Command::Clock(Clock::Accept) => cluster::accept_clock(asking, channel).await,
+        match question {
+            Question::Status => status::run(asking, channel).await,
+            Question::Members(members) => members::run(asking, channel, members).await,
+            Question::Transfer(transfer) => groups::transfer(asking, channel, transfer).await,
+            Question::Snapshot(snapshot) => groups::snapshot(asking, channel, snapshot).await,
+            Question::Key(Key::Show(name)) => key::show(asking, channel, name).await,
+            Question::Key(Key::History(name)) => key::history(asking, channel, name).await,
+            Question::Key(Key::Resolve(resolve)) => resolve::run(asking, channel, resolve).await,
+            Question::RotateClusterKey => cluster::rotate(asking, channel).await,
+            Question::Clock(Clock::Accept) => cluster::accept_clock(asking, channel).await,
         }
     })
 }

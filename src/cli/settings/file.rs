@@ -5,11 +5,12 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::cli::settings::Settings;
+use crate::ids::nearest;
 
 /// Bytes of a settings file: a hundred times what all settings need. What is larger is some other file.
 pub(super) const MAX_FILE_BYTES: u64 = 256 * 1024;
 
-/// Why a settings file, or a region file, was refused.
+/// Why a settings file, a region file or a policy file was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
     /// It cannot be read.
@@ -21,7 +22,7 @@ pub(crate) enum FileError {
         why: std::io::Error,
     },
     /// It is too large to be one.
-    #[error("{} is larger than the {most} bytes that a settings file may have: is it another file?", path.display())]
+    #[error("{} is larger than the {most} bytes that such a file may have: is it another file?", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -57,14 +58,22 @@ pub(crate) enum FileError {
 /// # Errors
 /// When it cannot be read, is not TOML, or has a name that is no setting.
 pub(crate) fn read(path: &Path) -> Result<Settings, FileError> {
+    parse(path, &text(path, MAX_FILE_BYTES)?)
+}
+
+/// Reads the text of a file that somebody wrote by hand, up to so many bytes.
+///
+/// # Errors
+/// When it cannot be read, or is larger.
+pub(crate) fn text(path: &Path, most: u64) -> Result<String, FileError> {
     let unreadable = |why| FileError::Read { path: path.to_owned(), why };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
-    let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if u64::try_from(read).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
-        return Err(FileError::TooLarge { path: path.to_owned(), most: MAX_FILE_BYTES });
+    let read = file.take(most + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if u64::try_from(read).unwrap_or(u64::MAX) > most {
+        return Err(FileError::TooLarge { path: path.to_owned(), most });
     }
-    parse(path, &text)
+    Ok(text)
 }
 
 /// Parses a settings file's text; `path` is for the messages.
@@ -101,32 +110,6 @@ pub(super) fn line_of(text: &str, offset: usize) -> usize {
 fn line_of_name(text: &str, name: &str) -> usize {
     let starts = |line: &str| line.trim_start_matches(['[', '"', '\'', ' ', '\t']).starts_with(name);
     text.lines().position(starts).map_or(1, |at| at + 1)
-}
-
-/// The known name that a misspelt one is probably meant to be: a third of it may be wrong.
-fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a String> {
-    let distances = known.iter().map(|candidate| (distance(name, candidate), candidate));
-    let (distance, near) = distances.min_by_key(|(distance, _)| *distance)?;
-    (distance <= name.chars().count().div_ceil(3)).then_some(near)
-}
-
-/// The Levenshtein distance: how many characters must be added, dropped or changed.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        let mut next = vec![left];
-        for (to, above) in b.iter().zip(row.iter().skip(1)) {
-            let changed = diagonal + usize::from(from != *to);
-            left = changed.min(above + 1).min(left + 1);
-            diagonal = *above;
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -167,13 +150,6 @@ mod tests {
         for (text, expected) in cases {
             let message = refusal(text);
             assert!(message.contains(expected), "{text:?}: {message}");
-        }
-    }
-
-    #[test]
-    fn distances() {
-        for (a, b, expected) in [("", "abc", 3), ("kitten", "sitting", 3), ("same", "same", 0), ("abc", "", 3)] {
-            assert_eq!(distance(a, b), expected, "{a} {b}");
         }
     }
 }

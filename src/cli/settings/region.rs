@@ -2,14 +2,13 @@
 //!
 //! What is wrong in it is told with its line. Deliberately absent: whether this node is one of them (`origin`).
 
-use std::io::Read as _;
 use std::ops::Range;
 use std::path::Path;
 
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::cli::settings::file::{FileError, MAX_FILE_BYTES, line_of};
+use crate::cli::settings::file::{self, FileError, MAX_FILE_BYTES, line_of};
 use crate::cli::settings::resolve::check_homes;
 use crate::ids::{PartitionCount, RegionName};
 use crate::limits;
@@ -44,14 +43,7 @@ type Wrong = (Range<usize>, String);
 /// # Errors
 /// When it cannot be read, or something in it is wrong.
 pub(crate) fn read(path: &Path) -> Result<Plan, FileError> {
-    let unreadable = |why| FileError::Read { path: path.to_owned(), why };
-    let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let read = file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if u64::try_from(read).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
-        return Err(FileError::TooLarge { path: path.to_owned(), most: MAX_FILE_BYTES });
-    }
-    parse(path, &text)
+    parse(path, &file::text(path, MAX_FILE_BYTES)?)
 }
 
 /// Parses a region file's text; `path` is for the messages.
