@@ -20,7 +20,8 @@ struct Builder;
 
 /// What a store stands on, until a test has ended.
 struct Ground {
-    _store: Arc<Store>,
+    thread: LogThread,
+    _store: Store,
     _directory: TempDir,
 }
 
@@ -28,12 +29,11 @@ impl StoreBuilder<Types, GroupLog, Machine, Ground> for Builder {
     async fn build(&self) -> Result<(Ground, GroupLog, Machine), StorageError<Types>> {
         let directory = TempDir::new().unwrap();
         let store = open_store(directory.path());
-        // It ends with the last handle, when a test has ended.
-        let (_thread, handle) = LogThread::start(store.log()).unwrap();
+        let (thread, handle) = LogThread::start(store.log()).unwrap();
         let log = GroupLog::open(PartitionId(0), handle).unwrap();
         let hooks = Hooks { before: Box::new(|_| ()), after: Box::new(|_| ()), replaced: Box::new(|| ()) };
         let machine = Machine::open(store.group(PartitionId(0)), Arc::new(hooks), log.clone()).unwrap();
-        Ok((Ground { _store: Arc::new(store), _directory: directory }, log, machine))
+        Ok((Ground { thread, _store: store, _directory: directory }, log, machine))
     }
 }
 
@@ -46,7 +46,8 @@ where
 {
     let (ground, log, machine) = Builder.build().await.unwrap();
     test(log, machine).await.unwrap();
-    drop(ground);
+    // The thread has a handle of the database, which must be closed before the process ends.
+    ground.thread.join();
 }
 
 #[tokio::test]
