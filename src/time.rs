@@ -36,11 +36,9 @@ impl fmt::Display for LogTime {
 
 /// A duration as people write it: a whole number and its unit, such as `500ms`, `30s`, `2m`, `1h` or `7d`. What it may be
 /// is the field's to say.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(extend("pattern" = "^[0-9]+(ms|s|m|h|d)$"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, schemars::JsonSchema)]
+#[serde(into = "String")]
+#[schemars(try_from = "String", extend("pattern" = "^[0-9]+(ms|s|m|h|d)$"))]
 pub struct Span(u64);
 
 /// Each unit with its length in milliseconds, longest first.
@@ -78,11 +76,24 @@ impl FromStr for Span {
     }
 }
 
-impl TryFrom<String> for Span {
-    type Error = String;
+impl<'de> serde::Deserialize<'de> for Span {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(Text)
+    }
+}
 
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
+/// Reads a duration's text.
+struct Text;
+
+impl serde::de::Visitor<'_> for Text {
+    type Value = Span;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration with its unit, in quotes: write such as \"30s\"")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Span, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

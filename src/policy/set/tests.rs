@@ -119,7 +119,7 @@ fn what_is_wrong_is_said_with_its_place() {
         (policy("limits.max_key = 5"), ": did you mean `max_keys`?"),
         (policy("stage = \"requird\""), "f: policy a: stage: unknown variant `requird`, expected one of "),
         (policy("stage = \"requird\""), ": did you mean `required`?"),
-        (policy("lease = 30"), "f: policy a: lease: invalid type: integer `30`, expected a string"),
+        (policy("lease = 30"), "expected a duration with its unit, in quotes: write such as \"30s\""),
         (policy("lease = \"30\""), "f: policy a: lease: 30 has no unit: write 30s or 30ms"),
         (policy("lease = \"1ms\""), "f: policy a: lease: 1ms is out of bounds: write 50ms to 1h"),
         (policy("lease = \"999999999999d\""), "f: policy a: lease: "),
