@@ -1,13 +1,16 @@
 //! What a change of policies does to endpoints: not which lines differ, but who is promised something else.
 //!
-//! Every target that either side names is asked of both sides, as an endpoint: so a policy that is dropped shows what its
-//! endpoints fall back to, and one that is only moved or renamed shows nothing.
+//! Every pattern that either side names is asked of both sides, as an endpoint, for every tenant that either names, and so are
+//! the endpoints where two patterns meet: a policy that comes in between others shows what it takes from them, one that is
+//! dropped what its endpoints fall back to, and one that is only moved or renamed nothing.
+
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::ids::PolicyName;
+use crate::ids::{PolicyName, TenantId};
 use crate::policy::contract::Contract;
-use crate::policy::matching::Target;
+use crate::policy::matching::{Pattern, Target};
 use crate::policy::set::{Effective, PolicySet};
 
 /// What becomes of some endpoints, all of which go from one policy to another, or whose policy changes.
@@ -39,24 +42,35 @@ pub struct FieldChange {
 /// Everything that endpoints are promised otherwise, ordered by the policies.
 #[must_use]
 pub fn diff(old: &PolicySet, new: &PolicySet) -> Vec<Change> {
-    let mut targets: Vec<&Target> = old.rules().iter().chain(&new.rules()).map(|rule| rule.target).collect();
-    targets.sort_by(|a, b| (&a.pattern, &a.tenant).cmp(&(&b.pattern, &b.tenant)));
-    targets.dedup();
+    let (old_rules, new_rules) = (old.rules(), new.rules());
+    let rules = || old_rules.iter().chain(&new_rules);
+    let mut patterns: BTreeSet<Pattern> = rules().map(|rule| rule.target.pattern.clone()).collect();
+    for rule in &old_rules {
+        patterns.extend(new_rules.iter().filter_map(|other| rule.target.pattern.overlap(&other.target.pattern)));
+    }
+    // None, which comes first: a tenant that no policy names.
+    let tenants: BTreeSet<Option<&TenantId>> =
+        rules().map(|rule| rule.target.tenant.as_ref()).chain(std::iter::once(None)).collect();
     let mut changes: Vec<Change> = Vec::new();
-    for target in targets {
-        let endpoint = target.pattern.as_endpoint();
-        let before = old.effective(target.tenant.as_ref(), endpoint);
-        let now = new.effective(target.tenant.as_ref(), endpoint);
+    for (pattern, tenant) in patterns.iter().flat_map(|pattern| tenants.iter().map(move |tenant| (pattern, *tenant))) {
+        let endpoint = pattern.as_endpoint();
+        let before = old.effective(tenant, endpoint);
+        let now = new.effective(tenant, endpoint);
         let name = |effective: &Effective<'_>| effective.policy.map(|rule| rule.name.clone());
         let (from, to) = (name(&before), name(&now));
+        let as_for_all = || from == name(&old.effective(None, endpoint)) && to == name(&new.effective(None, endpoint));
+        if tenant.is_some() && as_for_all() {
+            continue;
+        }
+        let target = Target { tenant: tenant.cloned(), pattern: pattern.clone() };
         // The policies decide the fields, so what is of the same two policies belongs together.
         if let Some(change) = changes.iter_mut().find(|change| change.from == from && change.to == to) {
-            change.targets.push(target.clone());
+            change.targets.push(target);
             continue;
         }
         let fields = fields(&before, &now);
         if !fields.is_empty() {
-            changes.push(Change { from, to, targets: vec![target.clone()], fields });
+            changes.push(Change { from, to, targets: vec![target], fields });
         }
     }
     changes.sort_by(|a, b| (&a.from, &a.to).cmp(&(&b.from, &b.to)));
@@ -129,7 +143,8 @@ mod tests {
     #[test]
     fn what_endpoints_get_is_compared() {
         let a = "[policy.a]\nendpoints = [\"x\", \"y*\"]\nseverity = \"high\"\n";
-        let cases: [(&str, &str, &[&str]); 7] = [
+        let critical = "[policy.c]\nendpoints = [\"xy\", \"x*\"]\nseverity = \"critical\"\n";
+        let cases: [(&str, &str, &[&str]); 9] = [
             // The order of lines, a name and a value that is the default anyway change nothing.
             (a, "[policy.b]\nseverity = \"high\"\nlease = \"30s\"\nendpoints = [\"y*\", \"x\"]\n", &[]),
             (a, &a.replace("high\"", "high\"\nretention = \"1d\""), &["a a [x, y*] retention 3d 1d !"]),
@@ -147,6 +162,17 @@ mod tests {
                     "{a}[policy.t]\nendpoints = [\"x\"]\ntenants = [\"acme\"]\nseverity = \"high\"\nowner = \"o\"\n"
                 ),
                 &["a t [x of acme] owner null o"],
+            ),
+            // What comes in between takes endpoints from others, although its own pattern is promised what it was.
+            (
+                critical,
+                &format!("{critical}[policy.t]\nendpoints = [\"*\"]\ntenants = [\"acme\"]\nseverity = \"high\"\n"),
+                &["c t [x* of acme, xy of acme] severity critical high !; on_lapse hold regrant !; retention 7d 3d !"],
+            ),
+            (
+                critical,
+                &format!("{critical}[policy.p]\nendpoints = [\"*zz\"]\nseverity = \"high\"\n"),
+                &["c p [x*zz] severity critical high !; on_lapse hold regrant !; retention 7d 3d !"],
             ),
             (
                 a,

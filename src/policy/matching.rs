@@ -81,25 +81,26 @@ impl Pattern {
         }
     }
 
+    /// What stands before and after the `*` where two patterns meet; nothing if they do not, or one is a name.
+    fn both_around<'a>(&'a self, other: &'a Self) -> Option<(&'a str, &'a str)> {
+        let ((before, after), (other_before, other_after)) = (self.around()?, other.around()?);
+        let before = [(before, other_before), (other_before, before)].into_iter().find(|(a, b)| a.starts_with(b))?.0;
+        let after = [(after, other_after), (other_after, after)].into_iter().find(|(a, b)| a.ends_with(b))?.0;
+        Some((before, after))
+    }
+
     /// An endpoint that fits both patterns, neither of which is a name.
     fn common(&self, other: &Self) -> Option<EndpointName> {
-        let ((before, after), (other_before, other_after)) = (self.around()?, other.around()?);
-        let before = if before.starts_with(other_before) {
-            before
-        } else if other_before.starts_with(before) {
-            other_before
-        } else {
-            return None;
-        };
-        let after = if after.ends_with(other_after) {
-            after
-        } else if other_after.ends_with(after) {
-            other_after
-        } else {
-            return None;
-        };
+        let (before, after) = self.both_around(other)?;
         // Together they may be longer than an endpoint's name can be: then none fits both.
         EndpointName::parse(&format!("{before}{after}")).ok()
+    }
+
+    /// The pattern of the endpoints that fit both patterns, neither of which is a name.
+    #[must_use]
+    pub fn overlap(&self, other: &Self) -> Option<Self> {
+        let (before, after) = self.both_around(other)?;
+        Self::parse(&format!("{before}*{after}")).ok()
     }
 }
 
