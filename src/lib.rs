@@ -4,6 +4,7 @@ pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod codec;
+pub mod control;
 pub mod ids;
 pub mod limits;
 pub mod node;

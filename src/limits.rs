@@ -100,6 +100,22 @@ pub const QUOTA_KEYS: RangeInclusive<u64> = 1..=1_000_000_000_000;
 /// Bytes of records that a policy's quota may allow at a time, in bytes: 1 KiB to 1 PiB.
 pub const QUOTA_BYTES: RangeInclusive<u64> = 1_024..=1 << 50;
 
+/// Revisions of the policies that are kept: several a week for as long as the longest retention.
+pub const MAX_POLICY_REVISIONS: usize = 1_000;
+/// Different selections of what counts in a fingerprint, over all revisions: a number never changes its meaning, so none is
+/// forgotten.
+pub const MAX_SELECTIONS: usize = 4_096;
+/// Tenants: each node has all of them in memory.
+pub const MAX_TENANTS: usize = 10_000;
+/// Endpoints of one tenant that have keys in one partition at a time: what each takes up is counted in memory.
+pub const MAX_TENANT_ENDPOINTS: usize = 10_000;
+/// Entries that the audit of one partition keeps. The oldest go first.
+pub const MAX_AUDIT_ENTRIES: u64 = 100_000;
+/// Entries of an audit in one answer.
+pub const MAX_AUDIT_PAGE: usize = 1_000;
+/// Bytes of what an audit's entry says beside who, why and what.
+pub const MAX_AUDIT_DETAIL_BYTES: usize = 1_024;
+
 /// Nodes that make a region together: each is a voter of every group, and every write waits for a majority of them.
 pub const MAX_FOUNDERS: usize = 9;
 /// Partitions of a cluster, fixed when it is made.

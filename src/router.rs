@@ -7,6 +7,7 @@
 pub mod call;
 pub mod changes;
 pub mod cluster;
+pub mod control;
 mod link;
 mod measured;
 pub(crate) mod messages;
@@ -79,7 +80,13 @@ impl Router {
     /// When there is no outcome; the failure says whether that is definite, and who leads.
     pub async fn call<C: Call>(&self, call: &C, until: Monotonic) -> Result<C::Answer, Failed> {
         let begun = clock::monotonic();
-        let answered = self.route(call, until).await;
+        let answered = match call.tenant() {
+            Some(tenant) if !self.region.knows_tenant(tenant) => match self.known_tenant(tenant, until).await {
+                Ok(()) => self.route(call, until).await,
+                Err(failed) => Err(failed),
+            },
+            Some(_) | None => self.route(call, until).await,
+        };
         measured::call(&self.region, call, begun, &answered);
         answered
     }
@@ -111,6 +118,7 @@ impl Router {
             final_one @ (Failure::Invalid(_)
             | Failure::Overloaded { .. }
             | Failure::DiskLow { .. }
+            | Failure::OtherSelection { .. }
             | Failure::Elsewhere { .. }
             | Failure::Unavailable { .. }) => Setback::Final(final_one, None),
         }
@@ -212,6 +220,10 @@ fn lost(node_id: NodeId) -> Failure {
 fn read<C: Call>(call: &C, node_id: NodeId, answer: ForwardAnswer) -> Result<C::Answer, Setback> {
     if let Some(not_leader) = answer.not_leader {
         return Err(Setback::Elsewhere(some(not_leader.leader_node_id)));
+    }
+    if answer.other_selection > 0 {
+        let failure = Failure::OtherSelection { selection: answer.other_selection };
+        return Err(Setback::Final(failure, Some(node_id)));
     }
     if let Some(v1::session_answer::Answer::Failure(failure)) =
         answer.answer.as_ref().and_then(|one| one.answer.as_ref())

@@ -7,20 +7,24 @@ use holdfast_client::proto::v1;
 use holdfast_client::proto::v1::session_answer::Answer;
 use holdfast_client::proto::v1::session_call::Call as Message;
 
+use super::asking;
 use super::convert;
 use super::error::{ApiError, Code};
 use super::grpc::Services;
 use super::reply;
 use crate::clock::Monotonic;
-use crate::ids::{Fingerprint, PartitionId};
+use crate::codec::control::{command_from, signature_from};
+use crate::ids::PartitionId;
 use crate::limits;
 use crate::region::Region;
 use crate::region::calls::{Failed, Failure};
 use crate::router::call::Call;
+use crate::router::control::{ControlCall, ControlPositionCall, reply_to};
 use crate::router::operate::{AcceptClockCall, RotateCall};
 use crate::router::{self, Router};
 use crate::wire::v1::{
-    AcceptClock, ForwardAnswer, ForwardCall, NotLeader, Operate, Operated, RotateClusterKey, operate, operated,
+    AcceptClock, ControlPosition, ForwardAnswer, ForwardCall, NotLeader, Operate, Operated, RotateClusterKey, operate,
+    operated,
 };
 
 /// Who serves a call.
@@ -81,30 +85,46 @@ pub(super) async fn answer_forwarded(region: &Region, call: ForwardCall, receive
             serve_operator(region, operate, frame).await.map(|done| (None, Some(Operated { what: Some(done) })))
         }
     };
+    let mut other_selection = 0;
     let (answer, not_leader, operated) = match served {
         Ok((answer, operated)) => (answer, None, operated),
+        Err(ApiError::Failure(Failed { failure: Failure::OtherSelection { selection }, .. })) => {
+            other_selection = selection;
+            (None, None, None)
+        }
         Err(ApiError::Failure(Failed { failure: Failure::NotLeader { leader }, .. })) => {
             (None, Some(NotLeader { leader_node_id: leader.unwrap_or_default() }), None)
         }
         Err(error) => (Some(Answer::Failure(error.to_failure())), None, None),
     };
-    ForwardAnswer { answer: Some(v1::SessionAnswer { id, answer }), not_leader, operated }
+    ForwardAnswer { answer: Some(v1::SessionAnswer { id, answer }), not_leader, operated, other_selection }
 }
 
 async fn serve_operator(region: &Region, operate: Operate, frame: Frame) -> Result<operated::What, ApiError> {
     let server = Server::Here(region);
     let until = router::until(frame.received, frame.timeout, Duration::ZERO);
     match operate.what {
-        Some(operate::What::RotateClusterKey(RotateClusterKey {})) => {
-            Ok(operated::What::KeyId(server.call(&RotateCall, until).await?))
+        Some(operate::What::RotateClusterKey(RotateClusterKey { signature })) => {
+            let signature = signature_from(signature.unwrap_or_default());
+            Ok(operated::What::KeyId(server.call(&RotateCall(signature), until).await?))
         }
-        Some(operate::What::AcceptClock(AcceptClock { partition })) => match u16::try_from(partition) {
+        Some(operate::What::AcceptClock(AcceptClock { partition, signature })) => match u16::try_from(partition) {
             Ok(partition) => {
-                let log_time = server.call(&AcceptClockCall(PartitionId(partition)), until).await?;
+                let log_time = {
+                    let signature = signature_from(signature.unwrap_or_default());
+                    server.call(&AcceptClockCall(PartitionId(partition), signature), until).await?
+                };
                 Ok(operated::What::LogTimeUnixMs(log_time.unix_ms()))
             }
             Err(_) => Err(unknown()),
         },
+        Some(operate::What::Control(command)) => {
+            let command = command_from(command).map_err(|_| unknown())?;
+            Ok(operated::What::Control(reply_to(server.call(&ControlCall(command), until).await?)))
+        }
+        Some(operate::What::ControlPosition(ControlPosition {})) => {
+            Ok(operated::What::Position(server.call(&ControlPositionCall, until).await?))
+        }
         None => Err(unknown()),
     }
 }
@@ -125,12 +145,14 @@ async fn serve(server: Server<'_>, message: Option<Message>, frame: Frame) -> Re
     Ok(match message {
         None => return Err(unknown()),
         Some(Message::Reserve(request)) => {
-            let mut call = convert::reserve(request, received).await?;
-            if let Some((version, selection)) = fingerprint {
-                call.fingerprint = Fingerprint { version, selection, ..call.fingerprint };
-            }
-            let until = router::until(received, timeout, call.wait);
-            Answer::Reserve(reply::reserve(server.call(&call, until).await?))
+            let asked = convert::reserve(request, received)?;
+            Answer::Reserve(reply::reserve(match server {
+                Server::Any(router) => asking::reserve(router, asked, timeout).await?,
+                Server::Here(_) => {
+                    let until = router::until(received, timeout, asked.wait());
+                    server.call(&asked.forwarded(fingerprint).ok_or_else(unknown)?, until).await?
+                }
+            }))
         }
         Some(Message::Complete(request)) => {
             let call = convert::complete(request, most_body_bytes)?;

@@ -7,48 +7,30 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::sync::LazyLock;
-use std::time::Duration;
-
-use holdfast_client::fingerprint::{FINGERPRINT_VERSION, Members, Request, Selection, fingerprint_v1};
+use holdfast_client::fingerprint::{FINGERPRINT_VERSION, Request, Selection, fingerprint_v1};
 use holdfast_client::proto::v1;
 
 use self::rules::invalid;
 use super::error::{ApiError, Code};
 use crate::clock::Monotonic;
-use crate::ids::{EndpointName, FencingToken, Fingerprint};
+use crate::control::Signature;
+use crate::ids::{EndpointName, FencingToken, Fingerprint, TenantId};
 use crate::limits;
 use crate::region::calls::{
-    Certainty, CheckpointCall, ClaimCall, CompleteCall, ExtendCall, Failure, GrantCall, LookupCall, ReleaseCall,
-    ReserveCall, ResolveCall, Verdict,
+    CheckpointCall, ClaimCall, CompleteCall, ExtendCall, GrantCall, LookupCall, ReleaseCall, ReserveCall, ResolveCall,
+    Verdict,
 };
 
 /// The endpoint of a call that names none and brings no request.
 const DEFAULT_ENDPOINT: &str = "default";
 
-/// The revision of the selection that requests are fingerprinted under: the built-in one.
-const DEFAULT_SELECTION: u32 = 1;
-
-/// Bytes of a body over which a fingerprint is made on a thread of its own: at about 100 MB/s this is half a millisecond,
-/// which the calls beside it may well wait.
-const INLINE_FINGERPRINT_BYTES: usize = 64 * 1024;
-
-static SELECTION: LazyLock<Selection> =
-    LazyLock::new(|| Selection::new(&["content-type", ":path"], Members::All).unwrap_or_default());
-
-/// Parses a Reserve, away from the other calls if its body is large.
-pub(super) async fn reserve(request: v1::ReserveRequest, received: Monotonic) -> Result<ReserveCall, ApiError> {
-    if fingerprinted_bytes(&request) <= INLINE_FINGERPRINT_BYTES {
-        return parse_reserve(request, received);
-    }
-    match tokio::task::spawn_blocking(move || parse_reserve(request, received)).await {
-        Ok(parsed) => parsed,
-        Err(ended) => Err(ApiError::from(Failure::Unavailable {
-            certainty: Certainty::Definite,
-            reason: format!("the request was not fingerprinted: {ended}"),
-            retry_after: Duration::from_secs(1),
-        })),
-    }
+/// A Reserve: with its fingerprint, or with the request that it is to be taken of.
+#[derive(Clone, Debug)]
+pub(super) enum Asked {
+    /// The caller made the digest.
+    Digested(Box<ReserveCall>),
+    /// The store takes the fingerprint, as policies say: the call's own is none yet.
+    Described { call: Box<ReserveCall>, request: Box<v1::Request> },
 }
 
 /// Parses a Complete.
@@ -130,34 +112,45 @@ pub(super) fn resolve(request: v1::ResolveRequest, most_body_bytes: usize) -> Re
     })
 }
 
+/// Parses who decides, and why.
+pub(super) fn signature(actor: String, reason: String) -> Result<Signature, ApiError> {
+    Ok(Signature {
+        actor: rules::note("actor", actor, limits::MAX_ACTOR_BYTES)?.into(),
+        reason: rules::note("reason", reason, limits::MAX_REASON_BYTES)?.into(),
+    })
+}
+
+/// Parses a tenant's name.
+pub(super) fn tenant(name: &str) -> Result<TenantId, ApiError> {
+    rules::tenant(name)
+}
+
 fn grant(tenant: &str, key: &str, token: String) -> Result<GrantCall, ApiError> {
     Ok(GrantCall { key: rules::record_key(tenant, key)?, token: rules::token(token)? })
 }
 
-fn fingerprinted_bytes(request: &v1::ReserveRequest) -> usize {
-    match request.fingerprint.as_ref().and_then(|fingerprint| fingerprint.kind.as_ref()) {
-        None | Some(v1::fingerprint::Kind::Digest(_)) => 0,
-        Some(v1::fingerprint::Kind::Request(request)) => request.body.len(),
-    }
-}
-
-fn parse_reserve(request: v1::ReserveRequest, received: Monotonic) -> Result<ReserveCall, ApiError> {
+/// Parses a Reserve.
+pub(super) fn reserve(request: v1::ReserveRequest, received: Monotonic) -> Result<Asked, ApiError> {
     let v1::ReserveRequest { tenant, key, endpoint, fingerprint, nonce, client_version, lease_ms, wait_ms, seen } =
         request;
     let key = rules::record_key(&tenant, &key)?;
     rules::client_version(&client_version)?;
-    let (endpoint, fingerprint) = match fingerprint.and_then(|fingerprint| fingerprint.kind) {
+    let (endpoint, fingerprint, request) = match fingerprint.and_then(|fingerprint| fingerprint.kind) {
         None => {
             let detail = "send a fingerprint of 1 to 64 bytes, or the request for the store to digest";
             return Err(invalid(Code::FingerprintInvalid, "fingerprint", detail));
         }
         Some(v1::fingerprint::Kind::Digest(digest)) => {
             let endpoint = if endpoint.is_empty() { DEFAULT_ENDPOINT } else { &endpoint };
-            (rules::endpoint(endpoint)?, rules::own_fingerprint(&digest)?)
+            (rules::endpoint(endpoint)?, rules::own_fingerprint(&digest)?, None)
         }
-        Some(v1::fingerprint::Kind::Request(request)) => fingerprint_of(&endpoint, &request)?,
+        Some(v1::fingerprint::Kind::Request(request)) => {
+            let endpoint = endpoint_of(&endpoint, &request)?;
+            let none_yet = Fingerprint { version: FINGERPRINT_VERSION, selection: 0, digest: Box::default() };
+            (endpoint, none_yet, Some(Box::new(request)))
+        }
     };
-    Ok(ReserveCall {
+    let call = Box::new(ReserveCall {
         key,
         endpoint,
         fingerprint,
@@ -167,29 +160,37 @@ fn parse_reserve(request: v1::ReserveRequest, received: Monotonic) -> Result<Res
         received,
         seen,
         client_version,
+    });
+    Ok(match request {
+        None => Asked::Digested(call),
+        Some(request) => Asked::Described { call, request },
     })
 }
 
-/// The endpoint of a request and its fingerprint v1 under the built-in selection. The endpoint's default is the method and
-/// the path without its query.
-fn fingerprint_of(endpoint: &str, request: &v1::Request) -> Result<(EndpointName, Fingerprint), ApiError> {
+/// The endpoint of a request that can be fingerprinted. Its default is the method and the path without its query.
+fn endpoint_of(endpoint: &str, request: &v1::Request) -> Result<EndpointName, ApiError> {
     rules::method(&request.method)?;
     rules::request_headers(&request.headers)?;
     rules::fingerprinted_body(&request.body)?;
-    let endpoint = if endpoint.is_empty() {
-        rules::endpoint(&format!("{} {}", request.method, rules::path(&request.path)?))?
-    } else {
-        rules::endpoint(endpoint)?
-    };
+    match endpoint.is_empty() {
+        true => rules::endpoint(&format!("{} {}", request.method, rules::path(&request.path)?)),
+        false => rules::endpoint(endpoint),
+    }
+}
+
+/// The fingerprint v1 of a request that was parsed, under a selection.
+pub(super) fn fingerprint_of(
+    request: &v1::Request,
+    endpoint: &EndpointName,
+    number: u32,
+    selection: &Selection,
+) -> Fingerprint {
     // The target as it was sent: two accounts of one endpoint are two requests, though the endpoint's name is the same.
     let target = (!request.path.is_empty()).then_some((":path", request.path.as_bytes()));
     let named = request.headers.iter().map(|header| (header.name.as_str(), header.value.as_ref()));
     let headers: Vec<(&str, &[u8])> = named.chain(target).collect();
-    let digest = fingerprint_v1(
-        &Request { method: &request.method, endpoint: endpoint.as_str(), headers: &headers, body: &request.body },
-        &SELECTION,
-    );
-    let fingerprint =
-        Fingerprint { version: FINGERPRINT_VERSION, selection: DEFAULT_SELECTION, digest: Box::new(digest) };
-    Ok((endpoint, fingerprint))
+    let described =
+        Request { method: &request.method, endpoint: endpoint.as_str(), headers: &headers, body: &request.body };
+    let digest = fingerprint_v1(&described, selection);
+    Fingerprint { version: FINGERPRINT_VERSION, selection: number, digest: Box::new(digest) }
 }

@@ -93,6 +93,14 @@ codes! {
     KeyInvalid = "key-invalid", "The idempotency key is not valid", BAD_REQUEST, InvalidArgument, retryable false, definite true;
     /// The tenant's name is malformed.
     TenantInvalid = "tenant-invalid", "The tenant's name is not valid", BAD_REQUEST, InvalidArgument, retryable false, definite true;
+    /// Nobody made the tenant.
+    TenantUnknown = "tenant-unknown", "There is no such tenant", NOT_FOUND, NotFound, retryable false, definite true;
+    /// The tenant gets no new keys.
+    TenantClosed = "tenant-closed", "The tenant is closed", FORBIDDEN, PermissionDenied, retryable false, definite true;
+    /// What a tenant was to be cannot be.
+    TenantRefused = "tenant-refused", "The tenant cannot be made or changed so", CONFLICT, FailedPrecondition, retryable false, definite true;
+    /// The policies cannot hold.
+    PoliciesRefused = "policies-refused", "The policies cannot hold", CONFLICT, FailedPrecondition, retryable false, definite true;
     /// The endpoint's name is malformed.
     EndpointInvalid = "endpoint-invalid", "The endpoint's name is not valid", BAD_REQUEST, InvalidArgument, retryable false, definite true;
     /// Neither a digest nor a request, both, or one that is malformed.
@@ -431,6 +439,11 @@ fn failure_code(failure: &Failure) -> Code {
     match failure {
         Failure::Invalid(Invalid::Token(_) | Invalid::TokenForAnotherKey) => Code::TokenInvalid,
         Failure::Invalid(Invalid::UnknownHome { .. } | Invalid::KeyTimeAhead { .. }) => Code::KeyInvalid,
+        Failure::Invalid(Invalid::TenantUnknown { .. }) => Code::TenantUnknown,
+        Failure::Invalid(Invalid::TenantClosed { .. }) => Code::TenantClosed,
+        Failure::Invalid(Invalid::Tenant(_)) => Code::TenantRefused,
+        Failure::Invalid(Invalid::Policies(_)) => Code::PoliciesRefused,
+        Failure::OtherSelection { .. } => Code::StoreUnavailable,
         Failure::Overloaded { .. } => Code::Overloaded,
         Failure::DiskLow { .. } => Code::DiskLow,
         Failure::NotLeader { .. } | Failure::Unavailable { certainty: Certainty::Definite, .. } => {
@@ -449,6 +462,10 @@ fn failure_field(failure: &Failure) -> Option<&'static str> {
     match failure {
         Failure::Invalid(Invalid::Token(_) | Invalid::TokenForAnotherKey) => Some("token"),
         Failure::Invalid(Invalid::UnknownHome { .. } | Invalid::KeyTimeAhead { .. }) => Some("key"),
+        Failure::Invalid(Invalid::TenantUnknown { .. } | Invalid::TenantClosed { .. } | Invalid::Tenant(_)) => {
+            Some("tenant")
+        }
+        Failure::Invalid(Invalid::Policies(_)) => Some("sources"),
         // What the leader alone finds wrong.
         Failure::Elsewhere { .. } if failure_code(failure) == Code::TokenInvalid => Some("token"),
         Failure::Elsewhere { .. } if failure_code(failure) == Code::KeyInvalid => Some("key"),
@@ -456,6 +473,7 @@ fn failure_field(failure: &Failure) -> Option<&'static str> {
         | Failure::Overloaded { .. }
         | Failure::DiskLow { .. }
         | Failure::NotLeader { .. }
+        | Failure::OtherSelection { .. }
         | Failure::Unavailable { .. } => None,
     }
 }
@@ -464,7 +482,7 @@ fn failure_retry(failure: &Failure) -> Option<Duration> {
     match failure {
         Failure::Invalid(_) => None,
         Failure::DiskLow { .. } => Some(DISK_PATIENCE),
-        Failure::NotLeader { .. } => Some(PATIENCE),
+        Failure::NotLeader { .. } | Failure::OtherSelection { .. } => Some(PATIENCE),
         Failure::Overloaded { retry_after } | Failure::Unavailable { retry_after, .. } => Some(*retry_after),
         Failure::Elsewhere { retry_after, .. } => {
             failure_code(failure).facts().retryable.then(|| retry_after.unwrap_or(PATIENCE))

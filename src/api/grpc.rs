@@ -9,7 +9,7 @@ use holdfast_client::proto::v1::reservations_server::{Reservations, Reservations
 use tonic::{Request, Response, Status};
 
 use super::error::ApiError;
-use super::{convert, reply};
+use super::{asking, convert, reply};
 use crate::clock::{self, Monotonic};
 use crate::limits;
 use crate::router::cluster::Cluster;
@@ -81,8 +81,8 @@ impl Services {
 impl Reservations for Services {
     async fn reserve(&self, request: Request<v1::ReserveRequest>) -> Answer<v1::ReserveResponse> {
         let arrived = Arrived::now(&request);
-        let call = convert::reserve(request.into_inner(), arrived.received).await?;
-        let placed = self.router.call(&call, arrived.until(call.wait)).await.map_err(ApiError::from)?;
+        let asked = convert::reserve(request.into_inner(), arrived.received)?;
+        let placed = asking::reserve(&self.router, asked, arrived.timeout).await?;
         Ok(Response::new(reply::reserve(placed)))
     }
 

@@ -28,6 +28,7 @@ use self::answers::{
     KeyAnswer, ReleaseAnswer, ReserveAnswer, ResolveAnswer, StatusAnswer, TopologyAnswer,
 };
 use super::error::{ApiError, Code, LEADER, Problem};
+use super::{asking, control};
 use super::{convert, is_grpc, scrape};
 use crate::clock::{self, Monotonic};
 use crate::region::calls::Place;
@@ -134,8 +135,8 @@ impl<T: Serialize> IntoResponse for Keyed<T> {
 async fn reserve(State(app): App, request: Request) -> Answer<ReserveAnswer> {
     let received = clock::monotonic();
     let body: requests::ReserveRequest = receive::json(request).await?;
-    let call = convert::reserve(body.into_message()?, received).await?;
-    let placed = app.router.call(&call, router::until(received, None, call.wait)).await?;
+    let asked = convert::reserve(body.into_message()?, received)?;
+    let placed = asking::reserve(&app.router, asked, None).await?;
     Ok(app.keyed(placed.outcome.into(), placed.place))
 }
 
@@ -330,7 +331,7 @@ async fn status(State(app): App) -> Json<StatusAnswer> {
 ))]
 async fn rotate_cluster_key(State(app): App, request: Request) -> Result<Json<ClusterKeyAnswer>, ApiError> {
     let requests::Empty {} = receive::json(request).await?;
-    Ok(Json(ClusterKeyAnswer { key_id: app.router.rotate_cluster_key().await? }))
+    Ok(Json(ClusterKeyAnswer { key_id: app.router.rotate_cluster_key(control::perhaps_signed(None)?).await? }))
 }
 
 /// Lets log time follow a clock that jumped by more than an hour.
@@ -342,7 +343,7 @@ async fn rotate_cluster_key(State(app): App, request: Request) -> Result<Json<Cl
 ))]
 async fn accept_clock(State(app): App, request: Request) -> Result<Json<ClockAnswer>, ApiError> {
     let requests::Empty {} = receive::json(request).await?;
-    let log_times = app.router.accept_clock().await?;
+    let log_times = app.router.accept_clock(&control::perhaps_signed(None)?).await?;
     Ok(Json(ClockAnswer { log_time_unix_ms: log_times.into_iter().map(LogTime::unix_ms).collect() }))
 }
 

@@ -9,8 +9,10 @@
 
 mod admin;
 mod answer;
+mod asking;
 mod body;
 mod connection;
+mod control;
 mod convert;
 mod dispatch;
 pub mod error;

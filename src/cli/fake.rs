@@ -226,6 +226,30 @@ struct Desk {
     fault: Fault,
 }
 
+fn revision(number: u32) -> v1::Revision {
+    v1::Revision {
+        revision: number,
+        made_at_unix_ms: 1_790_000_000_000 + u64::from(number) * 1_000,
+        actor: "ada".to_owned(),
+        reason: "ticket 812".to_owned(),
+        policies: vec!["charges".to_owned()],
+    }
+}
+
+fn acme() -> v1::Tenant {
+    let endpoint = v1::EndpointUsage { endpoint: "POST /v1/charges".to_owned(), keys: 12, bytes: 34_567 };
+    v1::Tenant {
+        tenant: "acme".to_owned(),
+        home: "eu".to_owned(),
+        made_at_unix_ms: 1_790_000_000_000,
+        closed: false,
+        limits: Some(v1::TenantLimits { max_keys: Some(1_000), ..v1::TenantLimits::default() }),
+        keys: 12,
+        bytes: 34_567,
+        endpoints: vec![endpoint],
+    }
+}
+
 #[tonic::async_trait]
 impl Admin for Desk {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
@@ -243,6 +267,61 @@ impl Admin for Desk {
 
     async fn accept_clock(&self, _: Request<v1::AcceptClockRequest>) -> Answer<v1::AcceptClockResponse> {
         Ok(Response::new(v1::AcceptClockResponse { log_time_unix_ms: vec![1] }))
+    }
+
+    async fn apply_policies(&self, request: Request<v1::ApplyPoliciesRequest>) -> Answer<v1::ApplyPoliciesResponse> {
+        match request.get_ref().expected_revision {
+            3 => Ok(Response::new(v1::ApplyPoliciesResponse { revision: 4 })),
+            _ => Err(Status::failed_precondition("revision 3 of the policies holds: compare again")),
+        }
+    }
+
+    async fn get_policies(&self, request: Request<v1::GetPoliciesRequest>) -> Answer<v1::GetPoliciesResponse> {
+        let text = "[policy.charges]\nendpoints = [\"POST /v1/charges\"]\nseverity = \"critical\"\nlease = \"20s\"\n";
+        let source = v1::PolicySource { name: "payments.toml".to_owned(), text: text.to_owned() };
+        let number = request.get_ref().revision.unwrap_or(3);
+        Ok(Response::new(v1::GetPoliciesResponse {
+            revision: Some(revision(number)),
+            sources: vec![source],
+            unnamed_severity: "high".to_owned(),
+        }))
+    }
+
+    async fn list_revisions(&self, _: Request<v1::ListRevisionsRequest>) -> Answer<v1::ListRevisionsResponse> {
+        Ok(Response::new(v1::ListRevisionsResponse { revisions: vec![revision(3), revision(2)] }))
+    }
+
+    async fn create_tenant(&self, request: Request<v1::CreateTenantRequest>) -> Answer<v1::TenantResponse> {
+        let v1::CreateTenantRequest { tenant, home, limits, .. } = request.into_inner();
+        Ok(Response::new(v1::TenantResponse { tenant: Some(v1::Tenant { tenant, home, limits, ..acme() }) }))
+    }
+
+    async fn change_tenant(&self, request: Request<v1::ChangeTenantRequest>) -> Answer<v1::TenantResponse> {
+        let v1::ChangeTenantRequest { tenant, limits, closed, .. } = request.into_inner();
+        let closed = closed.unwrap_or_default();
+        let limits = limits.or(acme().limits);
+        Ok(Response::new(v1::TenantResponse { tenant: Some(v1::Tenant { tenant, closed, limits, ..acme() }) }))
+    }
+
+    async fn list_tenants(&self, _: Request<v1::ListTenantsRequest>) -> Answer<v1::ListTenantsResponse> {
+        Ok(Response::new(v1::ListTenantsResponse { tenants: vec![acme()], registered_only: true }))
+    }
+
+    async fn audit(&self, request: Request<v1::AuditRequest>) -> Answer<v1::AuditResponse> {
+        let v1::AuditRequest { partition, from } = request.into_inner();
+        let entry = |sequence: u64| v1::AuditEntry {
+            partition,
+            sequence,
+            at_unix_ms: 1_790_000_000_000 + sequence * 1_000,
+            actor: "ada".to_owned(),
+            reason: "ticket 812".to_owned(),
+            action: "set-policies".to_owned(),
+            target: format!("revision {sequence}"),
+            detail: "changed charges".to_owned(),
+        };
+        // Two pages.
+        let (entries, next) = if from > 1 { (vec![entry(2)], 0) } else { (vec![entry(1)], 2) };
+        Ok(Response::new(v1::AuditResponse { entries, next }))
     }
 
     async fn members(&self, _: Request<v1::MembersRequest>) -> Answer<v1::MembersResponse> {

@@ -3,11 +3,13 @@
 use bytes::Bytes;
 use prost::Message as _;
 
+use crate::codec::control::{command_from, command_to, signature_from, signature_to};
 use crate::codec::record::{
     checkpoint_from, checkpoint_to, digest_from, digest_to, endpoint_from, fingerprint_from, fingerprint_to,
     nonce_from, nonce_to, terms_from, terms_to, token_from, token_to,
 };
 use crate::codec::{CodecError, pb, required};
+use crate::control;
 use crate::ids::{Epoch, FencingToken, IdempotencyKey, RecordKey, RegionName, TenantId};
 use crate::reservation::command::{Command, Complete, Doubt, Kind, Reserve, Verdict};
 
@@ -38,6 +40,8 @@ pub enum Operation {
     AcceptClock {
         /// Up to this reading, in milliseconds since the Unix epoch.
         up_to_unix_ms: u64,
+        /// Who, and why; nothing in what was written before there was an audit.
+        signature: Option<control::Signature>,
     },
     /// Opens an epoch of a home.
     Open {
@@ -54,7 +58,11 @@ pub enum Operation {
         key_id: u32,
         /// Its secret.
         secret: [u8; 32],
+        /// Who, and why; nothing for the first, which nobody asks for.
+        signature: Option<control::Signature>,
     },
+    /// Decides about what is the same for all partitions.
+    Control(Box<control::Command>),
 }
 
 /// A command to one key, and the envelope that it brings.
@@ -80,7 +88,8 @@ impl Operation {
             | Self::Tick
             | Self::AcceptClock { .. }
             | Self::Open { .. }
-            | Self::RotateClusterKey { .. } => false,
+            | Self::RotateClusterKey { .. }
+            | Self::Control(_) => false,
         }
     }
 
@@ -93,7 +102,8 @@ impl Operation {
             | Self::Tick
             | Self::AcceptClock { .. }
             | Self::Open { .. }
-            | Self::RotateClusterKey { .. } => 64,
+            | Self::RotateClusterKey { .. } => 64 + 1024,
+            Self::Control(command) => command.weight(),
         }
     }
 }
@@ -141,15 +151,19 @@ fn operation_to(operation: &Operation) -> pb::Operation {
             Operation::Key(operation) => To::Key(key_to(operation)),
             Operation::Sweep { limit } => To::Sweep(pb::Sweep { limit: *limit }),
             Operation::Tick => To::Tick(pb::Tick {}),
-            Operation::AcceptClock { up_to_unix_ms } => {
-                To::AcceptClock(pb::AcceptClock { up_to_unix_ms: *up_to_unix_ms })
+            Operation::AcceptClock { up_to_unix_ms, signature } => {
+                let signature = signature.as_ref().map(signature_to);
+                To::AcceptClock(pb::AcceptClock { up_to_unix_ms: *up_to_unix_ms, signature })
             }
             Operation::Open { home, epoch, incarnation } => {
                 To::Open(pb::Open { home: home.as_str().to_owned(), epoch: epoch.0, incarnation: *incarnation })
             }
-            Operation::RotateClusterKey { key_id, secret } => {
-                To::RotateClusterKey(pb::RotateClusterKey { key_id: *key_id, secret: Bytes::copy_from_slice(secret) })
-            }
+            Operation::RotateClusterKey { key_id, secret, signature } => To::RotateClusterKey(pb::RotateClusterKey {
+                key_id: *key_id,
+                secret: Bytes::copy_from_slice(secret),
+                signature: signature.as_ref().map(signature_to),
+            }),
+            Operation::Control(command) => To::Control(command_to(command)),
         }),
     }
 }
@@ -160,14 +174,19 @@ fn operation_from(operation: pb::Operation) -> Result<Operation, CodecError> {
         From::Key(command) => Operation::Key(Box::new(key_from(command)?)),
         From::Sweep(sweep) => Operation::Sweep { limit: sweep.limit },
         From::Tick(_) => Operation::Tick,
-        From::AcceptClock(accept) => Operation::AcceptClock { up_to_unix_ms: accept.up_to_unix_ms },
+        From::AcceptClock(accept) => Operation::AcceptClock {
+            up_to_unix_ms: accept.up_to_unix_ms,
+            signature: accept.signature.map(signature_from),
+        },
         From::Open(open) => {
             Operation::Open { home: home_from(&open.home)?, epoch: Epoch(open.epoch), incarnation: open.incarnation }
         }
         From::RotateClusterKey(rotate) => Operation::RotateClusterKey {
             key_id: rotate.key_id,
             secret: rotate.secret.as_ref().try_into().map_err(|_| CodecError::Field { what: WHAT, field: "secret" })?,
+            signature: rotate.signature.map(signature_from),
         },
+        From::Control(command) => Operation::Control(Box::new(command_from(command)?)),
     })
 }
 

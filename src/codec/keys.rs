@@ -13,6 +13,11 @@
 //! | `pNNNN` | `30` expiry (8 bytes) tenant `00` key | nothing: the record may go after that log time |
 //! | `pNNNN` | `40` tenant `00` key | nothing: the key is held |
 //! | `pNNNN` | `50` tenant `00` endpoint | the horizon, 8 bytes |
+//! | `pNNNN` | `60` tenant `00` endpoint | [`pb::Usage`](super::pb::Usage) |
+//! | `pNNNN` | `70` sequence (8 bytes) | [`pb::AuditEntry`](super::pb::AuditEntry) |
+//! | `p0000` | `80` revision (4 bytes) | [`pb::PolicyRevision`](super::pb::PolicyRevision) |
+//! | `p0000` | `81` selection (4 bytes) | [`pb::StoredSelection`](super::pb::StoredSelection) |
+//! | `p0000` | `82` tenant | [`pb::Tenant`](super::pb::Tenant) |
 //!
 //! `pNNNN` is the family of a group's generation 0. Of generation N, which a snapshot made, it is `pNNNN.gN`.
 //!
@@ -34,6 +39,11 @@ const ENVELOPE: u8 = 0x20;
 const EXPIRY: u8 = 0x30;
 const HELD: u8 = 0x40;
 const HORIZON: u8 = 0x50;
+const USAGE: u8 = 0x60;
+const AUDIT: u8 = 0x70;
+const REVISION: u8 = 0x80;
+const SELECTION: u8 = 0x81;
+const TENANT: u8 = 0x82;
 
 /// The column family of a group's state, by its generation: each installed snapshot makes another.
 #[must_use]
@@ -142,12 +152,90 @@ pub fn expiry(at: LogTime, key: &RecordKey) -> Vec<u8> {
 /// Where an endpoint's horizon stands.
 #[must_use]
 pub fn horizon(tenant: &TenantId, endpoint: &EndpointName) -> Vec<u8> {
+    of_endpoint(HORIZON, tenant, endpoint)
+}
+
+/// Where an endpoint's usage stands.
+#[must_use]
+pub fn usage(tenant: &TenantId, endpoint: &EndpointName) -> Vec<u8> {
+    of_endpoint(USAGE, tenant, endpoint)
+}
+
+fn of_endpoint(tag: u8, tenant: &TenantId, endpoint: &EndpointName) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(tenant.as_str().len() + endpoint.as_str().len() + 2);
-    bytes.push(HORIZON);
+    bytes.push(tag);
     bytes.extend_from_slice(tenant.as_str().as_bytes());
     bytes.push(0);
     bytes.extend_from_slice(endpoint.as_str().as_bytes());
     bytes
+}
+
+/// Where an entry of the audit stands.
+#[must_use]
+pub fn audit(sequence: u64) -> Vec<u8> {
+    [&[AUDIT][..], &sequence.to_be_bytes()].concat()
+}
+
+/// Where a revision of the policies stands.
+#[must_use]
+pub fn revision(number: u32) -> Vec<u8> {
+    [&[REVISION][..], &number.to_be_bytes()].concat()
+}
+
+/// Where a selection stands.
+#[must_use]
+pub fn selection(number: u32) -> Vec<u8> {
+    [&[SELECTION][..], &number.to_be_bytes()].concat()
+}
+
+/// Where a tenant stands.
+#[must_use]
+pub fn tenant(name: &TenantId) -> Vec<u8> {
+    [&[TENANT][..], name.as_str().as_bytes()].concat()
+}
+
+/// What stands under one tag, all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Records.
+    Records,
+    /// Usage of endpoints.
+    Usages,
+    /// Revisions of the policies.
+    Revisions,
+    /// Selections.
+    Selections,
+    /// Tenants.
+    Tenants,
+}
+
+/// The range of all keys of a kind.
+#[must_use]
+pub fn all(kind: Kind) -> (Vec<u8>, Vec<u8>) {
+    let tag = match kind {
+        Kind::Records => RECORD,
+        Kind::Usages => USAGE,
+        Kind::Revisions => REVISION,
+        Kind::Selections => SELECTION,
+        Kind::Tenants => TENANT,
+    };
+    (vec![tag], vec![tag + 1])
+}
+
+/// The name in the key of a record.
+#[must_use]
+pub fn parse_record(bytes: &[u8]) -> Option<RecordKey> {
+    parse_named(bytes.strip_prefix(&[RECORD])?)
+}
+
+/// The names in the key of a usage.
+#[must_use]
+pub fn parse_usage(bytes: &[u8]) -> Option<(TenantId, EndpointName)> {
+    let rest = bytes.strip_prefix(&[USAGE])?;
+    let at = rest.iter().position(|byte| *byte == 0)?;
+    let tenant = std::str::from_utf8(rest.get(..at)?).ok()?;
+    let endpoint = std::str::from_utf8(rest.get(at + 1..)?).ok()?;
+    Some((TenantId::parse(tenant).ok()?, EndpointName::parse(endpoint).ok()?))
 }
 
 /// The range of all expiries from `from` on and before `until`.
@@ -209,6 +297,9 @@ mod tests {
             assert_eq!(parse_family(name), None, "{name}");
         }
         assert_eq!(parse_expiry(&held(&key())), None);
+        let endpoint = EndpointName::parse("POST /pay").unwrap();
+        assert_eq!(parse_record(&record(&key())), Some(key()));
+        assert_eq!(parse_usage(&usage(&key().tenant, &endpoint)), Some((key().tenant, endpoint)));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Deliberately absent: anything that reads or writes a disk.
 
 pub mod batch;
+pub mod control;
 pub mod keys;
 pub mod record;
 pub mod token;

@@ -28,6 +28,7 @@ pub fn encode(record: &Record) -> Vec<u8> {
         history: record.history.iter().map(event_to).collect(),
         history_dropped: record.history_dropped,
         position: record.position,
+        envelope_bytes: record.envelope_bytes,
     })
 }
 
@@ -47,6 +48,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, CodecError> {
         history: message.history.into_iter().map(event_from).collect::<Result<_, _>>()?,
         history_dropped: message.history_dropped,
         position: message.position,
+        envelope_bytes: message.envelope_bytes,
     };
     check(&record)?;
     Ok(record)

@@ -25,6 +25,7 @@ use crate::ids::{PartitionCount, RegionName};
 use crate::node::settings::{Founder, NodeSettings, Origin};
 use crate::peers::Peers;
 use crate::raft::{Address, GroupSettings, LogThread, NodeId};
+use crate::region::policies::Tenants;
 use crate::region::{Region, RegionSettings};
 use crate::router::Router;
 use crate::router::cluster::Cluster;
@@ -384,6 +385,7 @@ fn region_settings(
         region: name(&identity.region)?,
         homes: identity.homes.iter().map(name).collect::<Result<_, _>>()?,
         partitions: partitions(identity)?,
+        tenants: if identity.registered_tenants { Tenants::Registered } else { Tenants::Any },
         severity: settings.severity,
         min_free_disk_bytes: settings.min_free_disk_bytes,
         accept_clock_jump: settings.accept_clock_jump,

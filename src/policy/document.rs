@@ -233,7 +233,8 @@ impl Document {
     }
 
     /// What a document of defaults comes to.
-    pub(super) fn promise(self) -> Promise {
+    #[must_use]
+    pub fn promise(self) -> Promise {
         let contract = Contract::of(&self).expect("a test completes the defaults of every severity");
         Promise { document: self, contract }
     }

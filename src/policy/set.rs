@@ -95,6 +95,8 @@ pub struct Rule<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySet {
     policies: BTreeMap<PolicyName, Policy>,
+    /// Every target, the most specific first.
+    order: Vec<(Target, PolicyName)>,
     unnamed: Promise,
 }
 
@@ -119,8 +121,10 @@ impl PolicySet {
             let why = format!("there are {} policies: have at most {}", policies.len(), limits::MAX_POLICIES);
             refusals.push(refusal("all files", None, None, why));
         }
-        let set = Self { policies, unnamed: Document::defaults(Severity::High).promise() };
+        let unnamed = Document::defaults(Severity::High).promise();
+        let mut set = Self { policies, order: Vec::new(), unnamed };
         set.refuse_ambiguity(&mut refusals);
+        set.order = set.rules().into_iter().map(|rule| (rule.target.clone(), rule.name.clone())).collect();
         if refusals.is_empty() { Ok(set) } else { Err(refusals) }
     }
 
@@ -134,6 +138,13 @@ impl PolicySet {
     #[must_use]
     pub fn rules(&self) -> Vec<Rule<'_>> {
         self.rules_that(|_| true)
+    }
+
+    /// The policy that an endpoint of a tenant gets, if one is for it.
+    #[must_use]
+    pub fn named(&self, tenant: &TenantId, endpoint: &EndpointName) -> Option<(&PolicyName, &Policy)> {
+        let fitting = self.order.iter().find(|(target, _)| target.fits(Some(tenant), endpoint));
+        fitting.and_then(|(_, name)| self.policies.get_key_value(name))
     }
 
     /// What an endpoint of a tenant gets. Without a tenant: of one that no policy names.

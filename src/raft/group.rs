@@ -12,11 +12,14 @@ use tokio::task::JoinSet;
 
 use crate::codec::batch::Operation;
 use crate::codec::pb;
+use crate::control;
+use crate::control::usage::Usages;
 use crate::ids::{EndpointName, Epoch, PartitionId, RecordKey, RegionName};
 use crate::limits;
 use crate::peers::Peers;
 use crate::raft::batcher::Batcher;
 use crate::raft::exports::Exports;
+use crate::raft::kept::Seen;
 use crate::raft::log_store::GroupLog;
 use crate::raft::members;
 use crate::raft::network::Network;
@@ -85,6 +88,7 @@ pub struct Group {
     pub(super) batcher: Batcher,
     family: GroupFamily,
     view: View,
+    seen: Seen,
     swept: Arc<AtomicU64>,
     /// How many log bytes there were when the last snapshot was taken.
     snapshot_at: Arc<AtomicU64>,
@@ -158,6 +162,7 @@ impl Group {
         let machine = Machine::open(family.clone(), Arc::new(hooks), log.clone())?;
         check_order(partition, &log, &machine)?;
         let view = machine.view();
+        let seen = machine.seen();
         let swept = machine.swept();
         let exports = machine.exports();
         let config = Arc::new(config(partition, settings).validate().map_err(broken)?);
@@ -179,6 +184,7 @@ impl Group {
             batcher,
             family,
             view,
+            seen,
             swept,
             snapshot_at: Arc::default(),
             purged_behind: Arc::default(),
@@ -266,6 +272,17 @@ impl Group {
     #[must_use]
     pub fn state(&self) -> Arc<pb::GroupState> {
         Arc::clone(&self.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is the same for all partitions, as applied: in partition 0.
+    #[must_use]
+    pub fn control(&self) -> Arc<control::State> {
+        self.seen.control()
+    }
+
+    /// Reads what keys take up, as applied.
+    pub fn usages<T>(&self, read: impl FnOnce(&Usages) -> T) -> T {
+        self.seen.usages(read)
     }
 
     /// The open epoch of a home here.

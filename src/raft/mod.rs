@@ -11,6 +11,7 @@ mod exports;
 mod gauges;
 mod group;
 mod heartbeat;
+mod kept;
 mod log_store;
 mod log_thread;
 mod members;

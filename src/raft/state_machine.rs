@@ -14,19 +14,22 @@ use openraft::{EntryPayload, StoredMembership};
 use crate::clock::{self, Monotonic};
 use crate::codec::batch::{Batch, KeyOperation, Operation};
 use crate::codec::{CodecError, pb};
+use crate::control::usage::Size;
+use crate::control::{self, audit};
 use crate::ids::{Epoch, RecordKey};
 use crate::limits;
 use crate::raft::exports::{Exports, Meta, Outgoing};
+use crate::raft::kept::{self, Counted, Seen};
 use crate::raft::log_store::GroupLog;
 use crate::raft::receive::Arrived;
 use crate::raft::types::{
     Address, EntryId, Leader, LoggedBatch, NodeId, OperationReply, Replies, StoredMembers, Types, entry_id_from,
     entry_id_to, stored_members_from, stored_members_to,
 };
-use crate::reservation::command::KeyFacts;
+use crate::reservation::command::{KeyFacts, Kind, Verdict};
 use crate::reservation::record::Holding;
 use crate::reservation::sweep::{Sweep, sweep};
-use crate::reservation::{Context, Record, decide};
+use crate::reservation::{Context, Record, Reply, decide};
 use crate::store::{GroupBatch, GroupFamily, StoreError};
 use crate::telemetry::metrics;
 use crate::time::{Advance, LogTime, advance};
@@ -67,6 +70,7 @@ pub(super) struct Machine {
     family: GroupFamily,
     state: pb::GroupState,
     view: View,
+    seen: Seen,
     hooks: Arc<Hooks>,
     log: GroupLog,
     swept: Arc<AtomicU64>,
@@ -79,7 +83,10 @@ pub(super) struct Machine {
 #[derive(Default)]
 struct Chunk {
     batch: GroupBatch,
-    records: HashMap<RecordKey, Option<Record>>,
+    records: HashMap<RecordKey, Option<(Record, Size)>>,
+    counted: Vec<Counted>,
+    /// What is the same for all partitions, if that changes.
+    control: Option<Arc<control::State>>,
     changes: Vec<Change>,
     replies: Vec<(Option<openraft::storage::ApplyResponder<Types>>, Replies)>,
     /// How many operations are in it, and when the first was begun.
@@ -100,13 +107,23 @@ pub(super) fn key_facts(key: &RecordKey) -> KeyFacts {
 
 impl Machine {
     pub(super) fn open(family: GroupFamily, hooks: Arc<Hooks>, log: GroupLog) -> Result<Self, StoreError> {
-        let state = family.state()?.unwrap_or_default();
+        let mut state = family.state()?.unwrap_or_default();
+        let seen = Seen::default();
+        let counted = seen.load(&family, &mut state)?;
         let view = Arc::new(RwLock::new(Arc::new(state.clone())));
         let exports = Exports::new(family.clone());
         let mut machine =
-            Self { family, state, view, hooks, log, swept: Arc::default(), exports, at_start: Meta::default() };
+            Self { family, state, view, seen, hooks, log, swept: Arc::default(), exports, at_start: Meta::default() };
         machine.at_start = machine.meta()?;
+        if counted.bytes() > 0 {
+            machine.family.write(counted)?;
+        }
         Ok(machine)
+    }
+
+    /// What is kept in memory, for readers.
+    pub(super) fn seen(&self) -> Seen {
+        self.seen.clone()
     }
 
     /// What a snapshot of the state as it is now holds.
@@ -165,21 +182,26 @@ impl Machine {
             Operation::Key(operation) => self.apply_key(operation, chunk),
             Operation::Sweep { limit } => self.apply_sweep(*limit, chunk),
             Operation::Tick => Ok(OperationReply::Done),
-            Operation::AcceptClock { up_to_unix_ms } => {
+            Operation::AcceptClock { up_to_unix_ms, signature } => {
                 let accepted = self.state.accepted_clock_unix_ms.max(*up_to_unix_ms);
                 self.state.accepted_clock_unix_ms = accepted;
                 self.state.log_time_unix_ms = self.state.log_time_unix_ms.max(*up_to_unix_ms);
                 self.state.clock_held = false;
+                let target = format!("log time {accepted}");
+                self.audit(signature.as_ref(), audit::Action::AcceptClock, target, String::new(), chunk);
                 Ok(OperationReply::Done)
             }
             Operation::Open { home, epoch, incarnation } => {
                 self.open_epoch(home.as_str(), *epoch, *incarnation);
                 Ok(OperationReply::Done)
             }
-            Operation::RotateClusterKey { key_id, secret } => {
+            Operation::RotateClusterKey { key_id, secret, signature } => {
                 self.rotate(*key_id, secret);
+                let target = format!("cluster key {key_id}");
+                self.audit(signature.as_ref(), audit::Action::RotateClusterKey, target, String::new(), chunk);
                 Ok(OperationReply::Done)
             }
+            Operation::Control(command) => Ok(OperationReply::Control(self.apply_control(command, chunk))),
         }
     }
 
@@ -202,16 +224,45 @@ impl Machine {
         }
     }
 
+    fn apply_control(&mut self, command: &control::Command, chunk: &mut Chunk) -> control::Reply {
+        let state = chunk.control.clone().unwrap_or_else(|| self.seen.control());
+        let control::Decision { reply, state, writes, audited } = control::decide(&state, command, self.now());
+        if let Some(next) = state {
+            kept::store(&next, &writes, &mut chunk.batch);
+            chunk.control = Some(Arc::new(next));
+        }
+        if let Some(audited) = audited {
+            self.audit(Some(&command.signature), audited.action, audited.target, audited.detail, chunk);
+        }
+        reply
+    }
+
+    /// Adds to the group's audit what somebody decided.
+    fn audit(
+        &mut self,
+        signature: Option<&control::Signature>,
+        action: audit::Action,
+        target: String,
+        detail: String,
+        chunk: &mut Chunk,
+    ) {
+        let Some(signature) = signature.cloned() else { return };
+        let sequence = self.state.next_audit.max(1);
+        self.state.next_audit = sequence.saturating_add(1);
+        chunk.batch.put_audit(&audit::Entry { sequence, at: self.now(), signature, action, target, detail });
+    }
+
     fn apply_key(&mut self, operation: &KeyOperation, chunk: &mut Chunk) -> Result<OperationReply, StoreError> {
         let key = &operation.key;
         let read;
         let record = match chunk.records.get(key) {
             Some(pending) => pending.as_ref(),
             None => {
-                read = self.family.record(key)?;
+                read = self.family.sized_record(key)?;
                 read.as_ref()
             }
         };
+        let (record, size) = record.map_or((None, None), |(record, size)| (Some(record), Some(*size)));
         let facts = key_facts(key);
         let now = self.now();
         let horizon_ms = match (record, facts.time_ms, reserve_endpoint(operation)) {
@@ -224,17 +275,33 @@ impl Machine {
             .map_or((None, 0), |home| ((home.open_epoch > 0).then_some(Epoch(home.open_epoch)), home.next_position));
         let context = Context { open_epoch, next_position, now, key: facts, horizon_ms };
         let decision = decide(record, &operation.command, &context);
-        if let Some(next) = decision.record {
+        if let Some(mut next) = decision.record {
             if let Some(home) = home {
                 home.next_position = home.next_position.saturating_add(1);
             }
-            chunk.batch.put_record(key, record, &next);
             if let Some(digest) = &decision.envelope {
                 chunk.batch.put_envelope(key, digest, operation.envelope.clone());
+                let bytes = u64::try_from(operation.envelope.len()).unwrap_or(u64::MAX);
+                next.envelope_bytes = next.envelope_bytes.saturating_add(bytes);
             }
+            let now_size = chunk.batch.put_record(key, record, &next);
+            let before = record.zip(size).map(|(record, size)| (record.endpoint.clone(), size));
+            let after = Some((next.endpoint.clone(), now_size));
+            chunk.counted.push(Counted { tenant: key.tenant.clone(), before, after });
             count(key, record, &next, decision.envelope.map_or(0, |_| operation.envelope.len()));
             chunk.changes.push(Change { key: key.clone(), holding: next.holding() });
-            chunk.records.insert(key.clone(), Some(next));
+            chunk.records.insert(key.clone(), Some((next, now_size)));
+        }
+        if let (Kind::Resolve { verdict, actor, reason, .. }, Reply::Resolved(_)) =
+            (&operation.command.kind, &decision.reply)
+        {
+            let signature = control::Signature { actor: actor.clone(), reason: reason.clone() };
+            let target = format!("key {key}");
+            let detail = match verdict {
+                Verdict::Executed(_) => "executed",
+                Verdict::NotExecuted => "not executed",
+            };
+            self.audit(Some(&signature), audit::Action::ResolveKey, target, detail.to_owned(), chunk);
         }
         Ok(OperationReply::Key(decision.reply))
     }
@@ -248,13 +315,15 @@ impl Machine {
         let mut horizons = HashMap::new();
         let mut removed = 0_u32;
         for (_, key) in due {
-            let Some(record) = self.family.record(&key)? else {
+            let Some((record, size)) = self.family.sized_record(&key)? else {
                 return Err(StoreError::Damaged(format!("the expiry index names {key}, which has no record")));
             };
             match sweep(&record, key_facts(&key), now) {
                 Sweep::Keep => {}
                 Sweep::Remove { raise_horizon_ms } => {
                     chunk.batch.remove_record(&key, &record);
+                    let before = Some((record.endpoint.clone(), size));
+                    chunk.counted.push(Counted { tenant: key.tenant.clone(), before, after: None });
                     metrics::changed(&key.tenant, &record.endpoint, &[metrics::Change::Removed], 0);
                     removed = removed.saturating_add(1);
                     if let Some(time) = raise_horizon_ms {
@@ -280,10 +349,14 @@ impl Machine {
     fn write(&mut self, chunk: &mut Chunk) -> Result<(), StoreError> {
         let mut batch = std::mem::take(&mut chunk.batch);
         batch.put_state(&self.state);
+        self.seen.count(&std::mem::take(&mut chunk.counted), &mut batch);
         let changes = std::mem::take(&mut chunk.changes);
         (self.hooks.before)(&changes);
         self.family.write(batch)?;
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(self.state.clone());
+        if let Some(control) = chunk.control.take() {
+            self.seen.set_control(control);
+        }
         (self.hooks.after)(&changes);
         chunk.records.clear();
         Ok(())
@@ -336,7 +409,6 @@ fn is_sweep(payload: &EntryPayload<LoggedBatch, NodeId, Address>) -> bool {
 }
 
 fn reserve_endpoint(operation: &KeyOperation) -> Option<&crate::ids::EndpointName> {
-    use crate::reservation::command::Kind;
     match &operation.command.kind {
         Kind::Reserve(reserve) => Some(&reserve.endpoint),
         Kind::Complete(_)
@@ -444,6 +516,8 @@ impl RaftStateMachine<Types> for Machine {
         });
         let state = installed.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         self.state = state.unwrap_or_default();
+        let counted = self.seen.load(&self.family, &mut self.state).map_err(io::Error::other)?;
+        self.family.write(counted).map_err(io::Error::other)?;
         if self.meta().map_err(io::Error::other)? != *meta {
             let text = format!("the snapshot up to {last} has other members than its leader says");
             return Err(io::Error::other(StoreError::Damaged(text)));

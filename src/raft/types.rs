@@ -11,6 +11,7 @@ use openraft::{EntryPayload, LogId, Membership, StoredMembership};
 
 use crate::codec::batch::{self, Batch};
 use crate::codec::{self, CodecError, pb};
+use crate::control;
 use crate::reservation::Reply;
 
 openraft::declare_raft_types!(
@@ -80,6 +81,8 @@ pub enum OperationReply {
     Key(Reply),
     /// So many records were removed by a sweep.
     Swept(u32),
+    /// What was decided about what is the same for all partitions.
+    Control(control::Reply),
     /// Done.
     Done,
 }

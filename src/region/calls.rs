@@ -80,7 +80,7 @@ pub struct CompleteCall {
     pub token: String,
     /// The response to keep.
     pub envelope: Envelope,
-    /// Overrides the policy's retention, in milliseconds.
+    /// Makes the policy's retention longer, in milliseconds.
     pub retention_ms: Option<u64>,
 }
 
@@ -402,6 +402,13 @@ pub enum Failure {
         /// Who leads, if that is known.
         leader: Option<u64>,
     },
+    /// The key's fingerprint was taken under another selection: whether the request is the same is not known before it is
+    /// taken under that one. Nothing was done.
+    #[error("the key was reserved under selection {selection} of what counts in a fingerprint")]
+    OtherSelection {
+        /// Its number.
+        selection: u32,
+    },
     /// The node that leads the key's partition answered so.
     #[error("{message}")]
     Elsewhere {
@@ -452,6 +459,24 @@ pub enum Invalid {
     /// The token was made for another key.
     #[error("the token is for another tenant or key")]
     TokenForAnotherKey,
+    /// Nobody made the tenant.
+    #[error("there is no tenant {tenant}: an operator makes it with `holdfast ctl tenant create {tenant}`")]
+    TenantUnknown {
+        /// The tenant.
+        tenant: String,
+    },
+    /// The tenant gets no new keys.
+    #[error("tenant {tenant} is closed: it gets no new keys, and those that it has are answered as ever")]
+    TenantClosed {
+        /// The tenant.
+        tenant: String,
+    },
+    /// The policies cannot hold.
+    #[error("{0}")]
+    Policies(String),
+    /// What a tenant was to be cannot be.
+    #[error("{0}")]
+    Tenant(String),
     /// The key names a home that this cluster does not have.
     #[error("the key names the home {home:?}; this cluster has {known}")]
     UnknownHome {

@@ -12,6 +12,7 @@ use crate::codec::token::Claims;
 use crate::ids::{FencingToken, Nonce, PartitionId, RecordKey, RegionName};
 use crate::limits;
 use crate::region::Region;
+use crate::region::admission::{Admitted, Caps, Stored, Who};
 use crate::region::calls::{
     Certainty, CheckpointCall, ClaimCall, ClaimOutcome, CompleteCall, Completed, ExtendCall, Failure, Found, GrantCall,
     GrantOutcome, Granted, Invalid, LookupCall, Place, Placed, ReleaseCall, ReserveCall, ReserveOutcome, ResolveCall,
@@ -60,7 +61,8 @@ impl Region {
 
     /// The partition of a key, once this node serves it; `until` bounds the wait for that.
     async fn served(&self, key: &RecordKey, until: Monotonic) -> Result<Served<'_>, Failure> {
-        self.served_at(self.partition(key)?, self.homes.of(key)?, until).await
+        let home = self.home_of(key, until).await?;
+        self.served_at(self.partition(key)?, home, until).await
     }
 
     async fn served_at<'a>(
@@ -91,15 +93,39 @@ impl Region {
         Ok(())
     }
 
+    /// What refuses new keys, and only those.
+    fn admit_new(&self, call: &ReserveCall, caps: &Caps, partition: &Partition) -> Result<Admitted<'_>, Failure> {
+        let (tenant, endpoint) = (&call.key.tenant, &call.endpoint);
+        Self::open_tenant(&self.control(), tenant)?;
+        let stored = || {
+            let endpoints = partition.group.usages(|usages| usages.endpoints(tenant));
+            let mut stored = Stored { endpoints, ..Stored::default() };
+            // A quota is over all partitions; without one, only the key's own says whether the endpoint is new there.
+            let counted = self.partitions.iter().filter(|one| caps.has_quota() || one.id() == partition.id());
+            for one in counted {
+                let (of_tenant, of_endpoint) =
+                    one.group.usages(|usages| (usages.of_tenant(tenant), usages.of(tenant, endpoint)));
+                stored.tenant = stored.tenant.plus(of_tenant);
+                stored.endpoint = stored.endpoint.plus(of_endpoint);
+            }
+            stored
+        };
+        Ok(self.admission.quota(Who { tenant, endpoint }, caps, stored))
+    }
+
     /// Reserves a key. A completed key is answered from what is applied here, whoever leads its partition. `until` bounds how
     /// long a partition that this node is taking over is waited for.
     ///
     /// # Errors
     /// When there is no outcome; the failure says whether that is definite.
     pub async fn reserve(&self, call: &ReserveCall, until: Monotonic) -> Result<Placed<ReserveOutcome>, Failure> {
-        let lease_ms = call.lease_ms.unwrap_or(self.terms.lease_ms);
-        let terms = Terms { lease_ms, ..self.terms };
-        let (partition, home) = (self.partition(&call.key)?, self.homes.of(&call.key)?);
+        let (partition, home) = (self.partition(&call.key)?, self.home_of(&call.key, until).await?);
+        let (terms, caps) = self.granting(&call.key.tenant, &call.endpoint, |promised, control| {
+            let lease_ms = call.lease_ms.unwrap_or(promised.terms.lease_ms);
+            let tenant = control.tenants.get(&call.key.tenant).map(|tenant| tenant.limits).unwrap_or_default();
+            let caps = Caps { tenant, endpoint: promised.contract.limits.clone() };
+            (Terms { lease_ms, ..promised.terms }, caps)
+        })?;
         if partition.gate.served().is_none()
             && let Some(epoch) = partition.group.open_epoch(&home)
             && let Some(outcome) = partition.replay(call, epoch, terms)?
@@ -110,7 +136,10 @@ impl Region {
         let Served { partition, basis } = &served;
         let log_time = LogTime::from_unix_ms(partition.group.state().log_time_unix_ms);
         check_key_time(&call.key, log_time)?;
-        let admitted = |partition: &Partition| self.admit(partition);
+        let admitted = |partition: &Partition, is_new: bool| {
+            self.admit(partition)?;
+            if is_new { self.admit_new(call, &caps, partition) } else { Ok(Admitted::Yes(None)) }
+        };
         let outcome = match partition.reserve(call, basis, terms, admitted).await? {
             Reserved::Other(outcome) => outcome,
             Reserved::Granted(grant, left) => {
@@ -188,7 +217,8 @@ impl Region {
         let claims = self.verify(&call.key, &call.token, until).await?;
         let (bytes, digest) = codec::record::encode_envelope(&call.envelope.to_stored());
         let Claims { fencing, fingerprint, endpoint, policy_revision, nonce, .. } = claims;
-        let terms = Terms { policy_revision, ..self.terms };
+        let terms = self.granting(&call.key.tenant, &endpoint, |promised, _| promised.terms)?;
+        let terms = Terms { policy_revision, ..terms };
         let retention_ms = call.retention_ms;
         let complete = Complete { token: fencing, fingerprint, endpoint, nonce, terms, envelope: digest, retention_ms };
         let command = served.command(Kind::Complete(Box::new(complete)));

@@ -3,6 +3,7 @@
 //! [`calls`] is the vocabulary; `gate` says whether this node serves a partition, and `opening` makes it so; `keys` and
 //! `partition` are the work on one key; `leases` and `wakers` what follows the state machine; `upkeep` what happens unasked.
 
+mod admission;
 pub mod calls;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -14,6 +15,7 @@ mod keys;
 mod leases;
 mod opening;
 mod partition;
+pub mod policies;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -29,17 +31,19 @@ use tokio::task::JoinSet;
 
 use crate::clock::{self, Monotonic};
 use crate::codec::batch::Operation;
+use crate::control::Signature;
 use crate::ids::{PartitionCount, PartitionId, RegionName};
 use crate::limits;
 use crate::peers::Peers;
 use crate::policy::Severity;
 use crate::raft::{Group, GroupSettings, LogHandle, NodeId};
+use crate::region::admission::Admission;
 use crate::region::calls::{Failure, Place};
 use crate::region::homes::Homes;
 use crate::region::partition::{Following, Partition, unexpected};
+use crate::region::policies::{Policies, Tenants};
 use crate::region::status::{GroupState, GroupStatus, Role, Status};
 use crate::region::tokens::Tokens;
-use crate::reservation::record::Terms;
 use crate::store::{Store, StoreError};
 use crate::time::LogTime;
 
@@ -52,7 +56,9 @@ pub struct RegionSettings {
     pub homes: Vec<RegionName>,
     /// How many partitions the cluster has.
     pub partitions: PartitionCount,
-    /// What keys are granted under, since no policy names an endpoint yet.
+    /// Which tenants may have keys.
+    pub tenants: Tenants,
+    /// What keys of an endpoint are granted under that no policy names.
     pub severity: Severity,
     /// Free bytes on the data disk under which no grant is made.
     pub min_free_disk_bytes: u64,
@@ -68,7 +74,8 @@ pub struct RegionSettings {
 pub struct Region {
     settings: RegionSettings,
     homes: Arc<Homes>,
-    terms: Terms,
+    policies: Policies,
+    admission: Admission,
     partitions: Vec<Partition>,
     tokens: Tokens,
     store: Arc<Store>,
@@ -88,7 +95,7 @@ impl Region {
         peers: Arc<Peers>,
         tasks: &mut JoinSet<()>,
     ) -> Result<Arc<Self>, StoreError> {
-        let homes = Homes::new(settings.homes.clone())
+        let homes = Homes::new(settings.homes.clone(), settings.tenants)
             .ok_or_else(|| StoreError::Damaged("a cluster needs at least one home".to_owned()))?;
         let homes = Arc::new(homes);
         let waiting = Arc::new(Semaphore::new(limits::MAX_WAITERS));
@@ -105,14 +112,18 @@ impl Region {
                 tasks,
             )
             .await?;
+            if id == PartitionId(0) {
+                homes.follow(&group);
+            }
             partitions.push(Partition::new(group, following, Arc::clone(&waiting), Arc::clone(&homes)));
         }
-        let terms = settings.severity.terms();
+        let policies = Policies::new(settings.severity);
         let free_disk_bytes = AtomicU64::new(u64::MAX);
         let region = Arc::new(Self {
             settings,
             homes,
-            terms,
+            policies,
+            admission: Admission::default(),
             partitions,
             tokens: Tokens::default(),
             store,
@@ -213,13 +224,13 @@ impl Region {
     ///
     /// # Errors
     /// When there is no outcome; the failure says whether that is definite.
-    pub async fn rotate_cluster_key(&self, until: Monotonic) -> Result<u32, Failure> {
+    pub async fn rotate_cluster_key(&self, signature: &Signature, until: Monotonic) -> Result<u32, Failure> {
         let first = self.partitions.first().ok_or_else(|| unexpected(&"no partition"))?;
         let _term = first.serves(until).await?;
         self.tokens.follow(&first.group.state().cluster_keys);
         let key_id = self.tokens.current().unwrap_or_default().saturating_add(1);
         let secret = (self.settings.secret)().map_err(|error| unexpected(&error))?;
-        first.operate(Operation::RotateClusterKey { key_id, secret }).await?;
+        first.operate(Operation::RotateClusterKey { key_id, secret, signature: Some(signature.clone()) }).await?;
         self.tokens.follow(&first.group.state().cluster_keys);
         Ok(key_id)
     }
@@ -228,10 +239,16 @@ impl Region {
     ///
     /// # Errors
     /// When there is no outcome; the failure says whether that is definite.
-    pub async fn accept_clock(&self, partition: PartitionId, until: Monotonic) -> Result<LogTime, Failure> {
+    pub async fn accept_clock(
+        &self,
+        partition: PartitionId,
+        signature: &Signature,
+        until: Monotonic,
+    ) -> Result<LogTime, Failure> {
         let partition = self.partitions.get(usize::from(partition.0)).ok_or_else(|| unexpected(&partition))?;
         let _term = partition.serves(until).await?;
-        partition.operate(Operation::AcceptClock { up_to_unix_ms: clock::wall_unix_ms() }).await?;
+        let (up_to_unix_ms, signature) = (clock::wall_unix_ms(), Some(signature.clone()));
+        partition.operate(Operation::AcceptClock { up_to_unix_ms, signature }).await?;
         Ok(LogTime::from_unix_ms(partition.group.state().log_time_unix_ms))
     }
 

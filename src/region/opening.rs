@@ -68,7 +68,7 @@ impl Region {
         if partition.id() == PartitionId(0) {
             if partition.group.state().cluster_keys.is_empty() {
                 let secret = (self.settings.secret)().map_err(NotOpened::Secret)?;
-                partition.group.propose(Operation::RotateClusterKey { key_id: 1, secret }).await?;
+                partition.group.propose(Operation::RotateClusterKey { key_id: 1, secret, signature: None }).await?;
             }
             self.tokens.follow(&partition.group.state().cluster_keys);
         }

@@ -8,9 +8,11 @@ use tokio::sync::Semaphore;
 
 use crate::clock::{self, Monotonic};
 use crate::codec::batch::{KeyOperation, Operation};
+use crate::control;
 use crate::ids::{Epoch, PartitionId, RecordKey, RegionName};
 use crate::limits;
 use crate::raft::{Change, Group, Hooks, OperationReply, ProposeError};
+use crate::region::admission::Admitted;
 use crate::region::calls::{Certainty, Envelope, Failure, Found, Place, Replay, ReserveCall, ReserveOutcome};
 use crate::region::gate::Gate;
 use crate::region::homes::Homes;
@@ -215,7 +217,7 @@ impl Partition {
     }
 
     /// A read that fails stops the group: what the disk says is not believed any more.
-    fn read<T>(&self, result: Result<T, StoreError>) -> Result<T, Failure> {
+    pub(super) fn read<T>(&self, result: Result<T, StoreError>) -> Result<T, Failure> {
         result.map_err(|error| {
             self.group.stop_serving(&error.to_string());
             failed(&error)
@@ -234,7 +236,20 @@ impl Partition {
         let operation = KeyOperation { key: key.clone(), home: home.clone(), command, envelope };
         match self.group.propose(Operation::Key(Box::new(operation))).await.map_err(unproposed)? {
             OperationReply::Key(reply) => Ok(reply),
-            other @ (OperationReply::Swept(_) | OperationReply::Done) => Err(unexpected(&other)),
+            other @ (OperationReply::Control(_) | OperationReply::Swept(_) | OperationReply::Done) => {
+                Err(unexpected(&other))
+            }
+        }
+    }
+
+    /// Proposes a decision about what is the same for all partitions.
+    pub(super) async fn control(&self, command: control::Command) -> Result<control::Reply, Failure> {
+        self.serving()?;
+        match self.group.propose(Operation::Control(Box::new(command))).await.map_err(unproposed)? {
+            OperationReply::Control(reply) => Ok(reply),
+            other @ (OperationReply::Key(_) | OperationReply::Swept(_) | OperationReply::Done) => {
+                Err(unexpected(&other))
+            }
         }
     }
 
@@ -246,12 +261,12 @@ impl Partition {
     }
 
     /// Reserves a key; while another attempt is in flight it waits as long as the call allows.
-    pub(super) async fn reserve(
+    pub(super) async fn reserve<'a>(
         &self,
         call: &ReserveCall,
         basis: &Basis,
         terms: Terms,
-        admitted: impl Fn(&Self) -> Result<(), Failure>,
+        admitted: impl Fn(&Self, bool) -> Result<Admitted<'a>, Failure>,
     ) -> Result<Reserved, Failure> {
         let mut confirmed = false;
         if call.wait.is_zero() {
@@ -276,12 +291,12 @@ impl Partition {
     }
 
     /// Reserves a key without waiting for anybody. `confirmed`: the state is known to be as new as the call.
-    async fn reserve_now(
+    async fn reserve_now<'a>(
         &self,
         call: &ReserveCall,
         basis: &Basis,
         terms: Terms,
-        admitted: &impl Fn(&Self) -> Result<(), Failure>,
+        admitted: &impl Fn(&Self, bool) -> Result<Admitted<'a>, Failure>,
         confirmed: &mut bool,
     ) -> Result<Reserved, Failure> {
         for _ in 0..limits::MAX_RACES {
@@ -291,6 +306,7 @@ impl Partition {
             let command = reserve_command(call, record.as_ref(), basis.epoch, terms);
             let known = self.read(self.group.preview(&call.key, &call.endpoint, record.as_ref(), &command))?;
             // What is completed stays so; everything else may have changed under a leader that this one does not know of.
+            let is_new = record.is_none();
             let lasting = new_enough && record.is_some_and(|record| record.answer.is_some());
             let reply = match known {
                 Some(reply) if lasting || *confirmed => reply,
@@ -300,7 +316,13 @@ impl Partition {
                     continue;
                 }
                 None => {
-                    admitted(self)?;
+                    // Counted until it is applied, and then with what is stored.
+                    let _flying = match admitted(self, is_new)? {
+                        Admitted::Yes(flying) => flying,
+                        Admitted::No { limit, retry_after } => {
+                            return Ok(Reserved::Other(ReserveOutcome::Limited { limit, retry_after }));
+                        }
+                    };
                     self.command(&call.key, &basis.home, command, bytes::Bytes::new()).await?
                 }
             };
@@ -329,6 +351,7 @@ impl Partition {
         match self.read(self.group.preview(&call.key, &call.endpoint, Some(&record), &command))? {
             Some(Reply::Replay(answer)) => self.replayed(&call.key, &answer),
             Some(Reply::Mismatch) => Ok(Some(ReserveOutcome::Mismatch)),
+            Some(Reply::OtherSelection { selection }) => Err(Failure::OtherSelection { selection }),
             Some(_) | None => Ok(None),
         }
     }
@@ -356,6 +379,7 @@ impl Partition {
                 Some(replay) => replay,
             },
             Reply::Mismatch => ReserveOutcome::Mismatch,
+            Reply::OtherSelection { selection } => return Err(Failure::OtherSelection { selection }),
             Reply::InProgress => ReserveOutcome::InProgress { retry_after: self.retry_after(&call.key) },
             Reply::OutcomeUnknown { attempt, checkpoint } => ReserveOutcome::OutcomeUnknown { attempt, checkpoint },
             Reply::InDoubt => ReserveOutcome::InDoubt { retry_after: RETRY },
@@ -464,7 +488,7 @@ impl Partition {
             // Counted in a term that is over: whoever leads now counts anew.
             return;
         }
-        let Ok(home) = self.homes.of(&lapsed.key) else { return };
+        let Ok(Some(home)) = self.homes.known(&lapsed.key) else { return };
         let Some(epoch) = self.group.open_epoch(&home) else { return };
         let kind = match lapsed.untold {
             true => Kind::Void { token: lapsed.token },

@@ -57,7 +57,7 @@ async fn lead(partition: &Partition, accept_clock_jump: bool, noticed: &mut Opti
     let state = partition.group.state();
     if state.clock_held {
         if accept_clock_jump {
-            propose(partition, Operation::AcceptClock { up_to_unix_ms: clock::wall_unix_ms() }).await;
+            propose(partition, Operation::AcceptClock { up_to_unix_ms: clock::wall_unix_ms(), signature: None }).await;
         } else if noticed.is_none_or(|at| clock::monotonic().since(at) > HELD_CLOCK_NOTICE) {
             *noticed = Some(clock::monotonic());
             tracing::warn!(
@@ -92,7 +92,10 @@ async fn sweep(partition: &Partition, log_time_unix_ms: u64) {
         }
         match propose(partition, Operation::Sweep { limit: limits::MAX_SWEPT_RECORDS }).await {
             Some(OperationReply::Swept(removed)) if removed > 0 => {}
-            Some(OperationReply::Swept(_) | OperationReply::Key(_) | OperationReply::Done) | None => return,
+            Some(
+                OperationReply::Swept(_) | OperationReply::Key(_) | OperationReply::Control(_) | OperationReply::Done,
+            )
+            | None => return,
         }
     }
 }

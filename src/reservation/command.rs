@@ -50,7 +50,7 @@ pub struct Complete {
     pub terms: Terms,
     /// The envelope's digest.
     pub envelope: Digest,
-    /// Overrides the retention that the key was granted under, in milliseconds.
+    /// Makes the retention longer that the key was granted under, in milliseconds. A shorter one is not heard.
     pub retention_ms: Option<u64>,
 }
 

@@ -50,7 +50,7 @@ pub(super) fn complete(record: Option<&Record>, complete: &Complete, context: &C
             Reply::Completed { recorded: Recorded::Late, expires_at: answer.expires_at }
         }
         None => {
-            let retention_ms = complete.retention_ms.unwrap_or(next.terms.retention_ms);
+            let retention_ms = next.terms.retention_ms.max(complete.retention_ms.unwrap_or_default());
             let expires_at = set_answer(&mut next, complete.token, complete.envelope, retention_ms, context);
             next.note(context.now, EventKind::Completed, complete.token, "");
             Reply::Completed { recorded: Recorded::Answer, expires_at }
@@ -113,6 +113,7 @@ fn unknown_key(complete: &Complete) -> Record {
         history: Vec::with_capacity(2),
         history_dropped: 0,
         position: 0,
+        envelope_bytes: 0,
     }
 }
 

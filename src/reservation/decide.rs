@@ -1,7 +1,7 @@
 //! The decision: one committed command to one key. Reserve stands here, with its precedence; the command that tells an
 //! outcome stands in [`complete`], and those that end, extend or take over a grant in [`settle`].
 
-use crate::ids::FencingToken;
+use crate::ids::{FencingToken, Fingerprint};
 use crate::limits;
 use crate::reservation::command::{Command, Context, Doubt, Kind, Reserve};
 use crate::reservation::record::{Attempt, Checkpoint, EventKind, OnLapse, Phase, Record};
@@ -50,6 +50,9 @@ fn void_epoch(record: Option<&Record>, command: &Command, context: &Context) -> 
 /// 5. lapsed under `hold`: `OutcomeUnknown`
 /// 6. lapsed under `regrant`, or given back with a recovery point: `Mismatch` (what may have executed, or a part of it,
 ///    keeps its request)
+///
+///    In 1, 4 and 6 it is `OtherSelection` in place of `Mismatch` as long as the two fingerprints were taken under different
+///    selections: whether the request is the same is not known then.
 /// 7. an unsettled older epoch, failing closed: `InDoubt`
 /// 8. a limit on new grants: `Limited`
 /// 9. another token than the proposer knew: `Raced`
@@ -85,22 +88,44 @@ fn is_past_horizon(context: &Context) -> bool {
     matches!((context.key.time_ms, context.horizon_ms), (Some(time), Some(horizon)) if time <= horizon)
 }
 
+/// How a request compares with the one that a grant is for.
+enum Compared {
+    Same,
+    Other,
+    /// Nobody can say before the fingerprint is taken under the selection that the grant's was.
+    OtherSelection(u32),
+}
+
+fn compare(granted: &Fingerprint, asked: &Fingerprint) -> Compared {
+    if granted == asked {
+        return Compared::Same;
+    }
+    // Version 0 is the caller's own digest, which no selection made.
+    let comparable = granted.version == 0 || granted.version != asked.version || granted.selection == asked.selection;
+    if comparable { Compared::Other } else { Compared::OtherSelection(granted.selection) }
+}
+
 /// What a completed key answers.
 fn answered(record: &Record, reserve: &Reserve) -> Option<Reply> {
     let answer = record.answer?;
     let executed = record.attempts.iter().find(|attempt| attempt.token == answer.token);
-    match executed.is_some_and(|attempt| attempt.fingerprint == reserve.fingerprint) {
-        true => Some(Reply::Replay(answer)),
-        false => Some(Reply::Mismatch),
-    }
+    Some(match executed.map(|attempt| compare(&attempt.fingerprint, &reserve.fingerprint)) {
+        Some(Compared::Same) => Reply::Replay(answer),
+        Some(Compared::OtherSelection(selection)) => Reply::OtherSelection { selection },
+        Some(Compared::Other) | None => Reply::Mismatch,
+    })
 }
 
 /// What a key answers that is held or may have executed; nothing if it may be granted.
 fn unanswered(record: &Record, reserve: &Reserve) -> Option<Reply> {
     let standing = record.standing()?;
-    let same_request = standing.fingerprint == reserve.fingerprint;
+    let differs = match compare(&standing.fingerprint, &reserve.fingerprint) {
+        Compared::Same => None,
+        Compared::Other => Some(Reply::Mismatch),
+        Compared::OtherSelection(selection) => Some(Reply::OtherSelection { selection }),
+    };
     match &standing.phase {
-        Phase::Held { .. } if !same_request => Some(Reply::Mismatch),
+        Phase::Held { .. } if differs.is_some() => differs,
         Phase::Held { .. } if reserve.nonce.is_some() && standing.nonce == reserve.nonce => {
             let flagged = standing.flagged || reserve.doubt != Doubt::Settled;
             same_grant(record, standing, flagged).map(|grant| Reply::Granted(Box::new(grant)))
@@ -110,9 +135,9 @@ fn unanswered(record: &Record, reserve: &Reserve) -> Option<Reply> {
             OnLapse::Hold => {
                 Some(Reply::OutcomeUnknown { attempt: standing.number, checkpoint: record.checkpoint.clone() })
             }
-            OnLapse::Regrant => (!same_request).then_some(Reply::Mismatch),
+            OnLapse::Regrant => differs,
         },
-        Phase::Released => (record.checkpoint.is_some() && !same_request).then_some(Reply::Mismatch),
+        Phase::Released => record.checkpoint.as_ref().and(differs),
     }
 }
 
@@ -169,10 +194,11 @@ fn grant(record: Option<&Record>, reserve: &Reserve, context: &Context) -> Decis
             history: Vec::with_capacity(1),
             history_dropped: 0,
             position: 0,
+            envelope_bytes: 0,
         },
     };
     next.endpoint = reserve.endpoint.clone();
-    next.terms = reserve.terms;
+    next.terms = record.map_or(reserve.terms, |record| reserve.terms.keeping(record.terms));
     let granted = add_attempt(&mut next, attempt, EventKind::Granted, "", context);
     Decision::changed(Reply::Granted(Box::new(granted)), next)
 }

@@ -29,6 +29,18 @@ pub struct Terms {
     pub retention_ms: u64,
 }
 
+impl Terms {
+    /// These terms for a key that was promised others before: what it was promised never becomes less.
+    #[must_use]
+    pub fn keeping(self, before: Self) -> Self {
+        let on_lapse = match (self.on_lapse, before.on_lapse) {
+            (OnLapse::Regrant, OnLapse::Regrant) => OnLapse::Regrant,
+            (OnLapse::Hold, _) | (_, OnLapse::Hold) => OnLapse::Hold,
+        };
+        Self { on_lapse, retention_ms: self.retention_ms.max(before.retention_ms), ..self }
+    }
+}
+
 /// Where one grant stands. Ordered as merge orders them: later wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -153,6 +165,8 @@ pub struct Record {
     pub history_dropped: u64,
     /// The stream position of the last change.
     pub position: u64,
+    /// Bytes of all envelopes beside it: counted by whoever stores them, no decision asks.
+    pub envelope_bytes: u64,
 }
 
 /// Where a key stands.

@@ -46,6 +46,40 @@ pub enum Recorded {
 pub enum Limit {
     /// The key has [`crate::limits::MAX_ATTEMPTS`] grants that may have executed.
     Attempts,
+    /// The tenant has as many keys as it may.
+    TenantKeys,
+    /// The tenant's keys take up as many bytes as they may.
+    TenantBytes,
+    /// The tenant has as many keys of the endpoint as its policy allows.
+    EndpointKeys,
+    /// The tenant's keys of the endpoint take up as many bytes as its policy allows.
+    EndpointBytes,
+    /// The tenant has keys of as many endpoints as are counted.
+    Endpoints,
+    /// New keys of the tenant come faster than they may.
+    TenantRate,
+    /// New keys of one client of the tenant come faster than they may.
+    ClientRate,
+    /// New keys of the endpoint come faster than its policy allows.
+    EndpointRate,
+    /// New keys of one client come faster than the endpoint's policy allows.
+    EndpointClientRate,
+}
+
+impl Limit {
+    /// Every limit.
+    pub const ALL: [Self; 10] = [
+        Self::Attempts,
+        Self::TenantKeys,
+        Self::TenantBytes,
+        Self::EndpointKeys,
+        Self::EndpointBytes,
+        Self::Endpoints,
+        Self::TenantRate,
+        Self::ClientRate,
+        Self::EndpointRate,
+        Self::EndpointClientRate,
+    ];
 }
 
 /// What is answered.
@@ -57,6 +91,11 @@ pub enum Reply {
     Replay(Answer),
     /// The key was used for another request.
     Mismatch,
+    /// The key's fingerprint was taken under another selection: take it under that one, and ask again.
+    OtherSelection {
+        /// Its number.
+        selection: u32,
+    },
     /// Another attempt is being executed.
     InProgress,
     /// An attempt's lease ran out and the policy holds the key.

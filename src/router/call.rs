@@ -15,7 +15,7 @@ use super::messages::{
     limit_from, place_from, replay_from,
 };
 use crate::clock::{self, Monotonic};
-use crate::ids::{EndpointName, Epoch, PartitionId, RecordKey};
+use crate::ids::{EndpointName, Epoch, PartitionId, RecordKey, TenantId};
 use crate::region::Region;
 use crate::region::calls::{
     CheckpointCall, ClaimCall, ClaimOutcome, CompleteCall, Completed, Envelope, ExtendCall, Failure, Found,
@@ -45,6 +45,11 @@ pub trait Call: Send + Sync {
 
     /// Itself, if it asks to execute: those are counted by whose they are.
     fn reserve(&self) -> Option<&ReserveCall> {
+        None
+    }
+
+    /// Whose key it is on, if it is on one.
+    fn tenant(&self) -> Option<&TenantId> {
         None
     }
 
@@ -110,6 +115,10 @@ impl Call for ReserveCall {
 
     fn reserve(&self) -> Option<&ReserveCall> {
         Some(self)
+    }
+
+    fn tenant(&self) -> Option<&TenantId> {
+        Some(&self.key.tenant)
     }
 
     fn partition(&self, region: &Region) -> PartitionId {
@@ -179,6 +188,10 @@ impl Call for CompleteCall {
         measured::completed(&answer.outcome)
     }
 
+    fn tenant(&self) -> Option<&TenantId> {
+        Some(&self.key.tenant)
+    }
+
     fn partition(&self, region: &Region) -> PartitionId {
         region.partition_of(&self.key)
     }
@@ -225,6 +238,10 @@ impl Call for ReleaseCall {
         measured::on_grant(&answer.outcome)
     }
 
+    fn tenant(&self) -> Option<&TenantId> {
+        Some(&self.0.key.tenant)
+    }
+
     fn partition(&self, region: &Region) -> PartitionId {
         region.partition_of(&self.0.key)
     }
@@ -256,6 +273,10 @@ impl Call for ExtendCall {
 
     fn came_to(answer: &Self::Answer) -> metrics::Outcome {
         measured::on_grant(&answer.outcome)
+    }
+
+    fn tenant(&self) -> Option<&TenantId> {
+        Some(&self.grant.key.tenant)
     }
 
     fn partition(&self, region: &Region) -> PartitionId {
@@ -290,6 +311,10 @@ impl Call for CheckpointCall {
 
     fn came_to(answer: &Self::Answer) -> metrics::Outcome {
         measured::on_grant(&answer.outcome)
+    }
+
+    fn tenant(&self) -> Option<&TenantId> {
+        Some(&self.grant.key.tenant)
     }
 
     fn partition(&self, region: &Region) -> PartitionId {
@@ -331,6 +356,10 @@ impl Call for LookupCall {
         measured::found(&answer.outcome)
     }
 
+    fn tenant(&self) -> Option<&TenantId> {
+        Some(&self.0.tenant)
+    }
+
     fn partition(&self, region: &Region) -> PartitionId {
         region.partition_of(&self.0)
     }
@@ -361,6 +390,10 @@ impl Call for ClaimCall {
 
     fn came_to(answer: &Self::Answer) -> metrics::Outcome {
         measured::claimed(&answer.outcome)
+    }
+
+    fn tenant(&self) -> Option<&TenantId> {
+        Some(&self.key.tenant)
     }
 
     fn partition(&self, region: &Region) -> PartitionId {
@@ -405,6 +438,10 @@ impl Call for ResolveCall {
 
     fn came_to(answer: &Self::Answer) -> metrics::Outcome {
         measured::resolved(&answer.outcome)
+    }
+
+    fn tenant(&self) -> Option<&TenantId> {
+        Some(&self.key.tenant)
     }
 
     fn partition(&self, region: &Region) -> PartitionId {

@@ -74,9 +74,11 @@ pub(super) fn received<T>(begun: Monotonic, served: &Result<T, Failure>) {
 fn certainty(failure: &Failure) -> Certainty {
     match failure {
         Failure::Elsewhere { certainty, .. } | Failure::Unavailable { certainty, .. } => *certainty,
-        Failure::Invalid(_) | Failure::Overloaded { .. } | Failure::DiskLow { .. } | Failure::NotLeader { .. } => {
-            Certainty::Definite
-        }
+        Failure::Invalid(_)
+        | Failure::Overloaded { .. }
+        | Failure::DiskLow { .. }
+        | Failure::OtherSelection { .. }
+        | Failure::NotLeader { .. } => Certainty::Definite,
     }
 }
 

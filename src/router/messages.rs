@@ -26,6 +26,15 @@ pub(crate) fn fencing(token: FencingToken) -> v1::FencingToken {
 pub(crate) const fn limit_name(limit: Limit) -> &'static str {
     match limit {
         Limit::Attempts => "attempts",
+        Limit::TenantKeys => "tenant-keys",
+        Limit::TenantBytes => "tenant-bytes",
+        Limit::EndpointKeys => "endpoint-keys",
+        Limit::EndpointBytes => "endpoint-bytes",
+        Limit::Endpoints => "endpoints",
+        Limit::TenantRate => "tenant-rate",
+        Limit::ClientRate => "client-rate",
+        Limit::EndpointRate => "endpoint-rate",
+        Limit::EndpointClientRate => "endpoint-client-rate",
     }
 }
 
@@ -71,7 +80,7 @@ pub(super) fn fencing_from(token: v1::FencingToken) -> FencingToken {
 }
 
 pub(super) fn limit_from(name: &str) -> Option<Limit> {
-    (name == limit_name(Limit::Attempts)).then_some(Limit::Attempts)
+    Limit::ALL.into_iter().find(|limit| limit_name(*limit) == name)
 }
 
 pub(super) fn key_state_from(state: i32) -> Option<State> {

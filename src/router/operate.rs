@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::call::Call;
 use super::{Router, until};
 use crate::clock::{self, Monotonic};
+use crate::codec::control::signature_to;
+use crate::control::Signature;
 use crate::ids::PartitionId;
 use crate::region::Region;
 use crate::region::calls::{Failed, Failure};
@@ -14,14 +16,14 @@ use crate::wire::v1::operated::What as Done;
 use crate::wire::v1::{AcceptClock, ForwardAnswer, ForwardCall, Operate, RotateClusterKey};
 
 /// Makes a new cluster key current.
-#[derive(Clone, Copy, Debug)]
-pub struct RotateCall;
+#[derive(Clone, Debug)]
+pub struct RotateCall(pub Signature);
 
 /// Lets log time of a partition follow its leader's clock.
-#[derive(Clone, Copy, Debug)]
-pub struct AcceptClockCall(pub PartitionId);
+#[derive(Clone, Debug)]
+pub struct AcceptClockCall(pub PartitionId, pub Signature);
 
-fn message(what: What) -> ForwardCall {
+pub(super) fn message(what: What) -> ForwardCall {
     let call = Some(holdfast_client::proto::v1::SessionCall::default());
     ForwardCall { call, operate: Some(Operate { what: Some(what) }), ..ForwardCall::default() }
 }
@@ -35,17 +37,17 @@ impl Call for RotateCall {
     }
 
     async fn here(&self, region: &Region, until: Monotonic) -> Result<u32, Failure> {
-        region.rotate_cluster_key(until).await
+        region.rotate_cluster_key(&self.0, until).await
     }
 
     fn forward(&self) -> ForwardCall {
-        message(What::RotateClusterKey(RotateClusterKey {}))
+        message(What::RotateClusterKey(RotateClusterKey { signature: Some(signature_to(&self.0)) }))
     }
 
     fn read(&self, answer: ForwardAnswer) -> Option<u32> {
         match answer.operated?.what? {
             Done::KeyId(key_id) => Some(key_id),
-            Done::LogTimeUnixMs(_) => None,
+            Done::LogTimeUnixMs(_) | Done::Control(_) | Done::Position(_) => None,
         }
     }
 }
@@ -59,17 +61,20 @@ impl Call for AcceptClockCall {
     }
 
     async fn here(&self, region: &Region, until: Monotonic) -> Result<LogTime, Failure> {
-        region.accept_clock(self.0, until).await
+        region.accept_clock(self.0, &self.1, until).await
     }
 
     fn forward(&self) -> ForwardCall {
-        message(What::AcceptClock(AcceptClock { partition: u32::from(self.0.0) }))
+        message(What::AcceptClock(AcceptClock {
+            partition: u32::from(self.0.0),
+            signature: Some(signature_to(&self.1)),
+        }))
     }
 
     fn read(&self, answer: ForwardAnswer) -> Option<LogTime> {
         match answer.operated?.what? {
             Done::LogTimeUnixMs(unix_ms) => Some(LogTime::from_unix_ms(unix_ms)),
-            Done::KeyId(_) => None,
+            Done::KeyId(_) | Done::Control(_) | Done::Position(_) => None,
         }
     }
 }
@@ -79,19 +84,19 @@ impl Router {
     ///
     /// # Errors
     /// When there is no outcome; the failure says whether that is definite.
-    pub async fn rotate_cluster_key(&self) -> Result<u32, Failed> {
-        self.call(&RotateCall, until(clock::monotonic(), None, Duration::ZERO)).await
+    pub async fn rotate_cluster_key(&self, signature: Signature) -> Result<u32, Failed> {
+        self.call(&RotateCall(signature), until(clock::monotonic(), None, Duration::ZERO)).await
     }
 
     /// Lets log time follow the clock, in every partition.
     ///
     /// # Errors
     /// When a partition has no outcome. A repeated call does the rest.
-    pub async fn accept_clock(&self) -> Result<Vec<LogTime>, Failed> {
+    pub async fn accept_clock(&self, signature: &Signature) -> Result<Vec<LogTime>, Failed> {
         let until = until(clock::monotonic(), None, Duration::ZERO);
         let mut accepted = Vec::new();
         for partition in self.region().partition_count().all() {
-            accepted.push(self.call(&AcceptClockCall(partition), until).await?);
+            accepted.push(self.call(&AcceptClockCall(partition, signature.clone()), until).await?);
         }
         Ok(accepted)
     }

@@ -59,7 +59,7 @@ impl Fake {
             Next::Break => return Err(Status::aborted("broken")),
             Next::Silence => std::future::pending().await,
         }
-        Ok(ForwardAnswer { answer: Some(v1::SessionAnswer { id, answer }), not_leader, operated })
+        Ok(ForwardAnswer { answer: Some(v1::SessionAnswer { id, answer }), not_leader, operated, other_selection: 0 })
     }
 
     /// Listens on loopback, for as long as the tasks live.
@@ -184,7 +184,11 @@ fn in_progress() -> Next {
 fn certainty(failed: &Failed) -> Option<Certainty> {
     match &failed.failure {
         Failure::Unavailable { certainty, .. } | Failure::Elsewhere { certainty, .. } => Some(*certainty),
-        Failure::Invalid(_) | Failure::Overloaded { .. } | Failure::DiskLow { .. } | Failure::NotLeader { .. } => None,
+        Failure::Invalid(_)
+        | Failure::Overloaded { .. }
+        | Failure::DiskLow { .. }
+        | Failure::OtherSelection { .. }
+        | Failure::NotLeader { .. } => None,
     }
 }
 
@@ -339,8 +343,11 @@ async fn what_an_operator_asks_goes_to_the_leader_too() {
         Next::Operated(log_time),
     ])
     .await;
-    assert_eq!(bench.router.rotate_cluster_key().await.unwrap(), 4);
-    let failed = bench.router.rotate_cluster_key().await.unwrap_err();
+    assert_eq!(bench.router.rotate_cluster_key(crate::control::Signature::default()).await.unwrap(), 4);
+    let failed = bench.router.rotate_cluster_key(crate::control::Signature::default()).await.unwrap_err();
     assert_eq!(certainty(&failed), Some(Certainty::Indefinite), "{failed:?}");
-    assert_eq!(bench.router.accept_clock().await.unwrap(), vec![crate::time::LogTime::from_unix_ms(1_234)]);
+    assert_eq!(
+        bench.router.accept_clock(&crate::control::Signature::default()).await.unwrap(),
+        vec![crate::time::LogTime::from_unix_ms(1_234)]
+    );
 }

@@ -8,7 +8,12 @@ use rocksdb::{BoundColumnFamily, Direction, IteratorMode, ReadOptions, WriteBatc
 use super::families::Current;
 use super::{Inner, StoreError};
 use crate::codec::{self, keys, pb};
+use crate::control::audit::Entry;
+use crate::control::command::Source;
+use crate::control::state::{Revision, State, Tenant};
+use crate::control::usage::{Size, Usage, Usages};
 use crate::ids::{Digest, EndpointName, PartitionId, RecordKey, TenantId};
+use crate::limits;
 use crate::reservation::Record;
 use crate::time::LogTime;
 
@@ -53,15 +58,18 @@ impl GroupBatch {
         self.changes.push((key, None));
     }
 
-    /// Writes a record and what its state asks of the indexes, given the record it replaces.
-    pub fn put_record(&mut self, key: &RecordKey, before: Option<&Record>, after: &Record) {
-        self.put(keys::record(key), codec::record::encode(after));
+    /// Writes a record and what its state asks of the indexes, given the record it replaces. Returns what it takes up.
+    pub fn put_record(&mut self, key: &RecordKey, before: Option<&Record>, after: &Record) -> Size {
+        let encoded = codec::record::encode(after);
+        let size = size(key, after, encoded.len());
+        self.put(keys::record(key), encoded);
         self.index_expiry(key, before.and_then(Record::expires_at), after.expires_at());
         match (before.is_some_and(|record| record.holding().is_some()), after.holding().is_some()) {
             (false, true) => self.put(keys::held(key), Bytes::new()),
             (true, false) => self.delete(keys::held(key)),
             (true, true) | (false, false) => {}
         }
+        size
     }
 
     fn index_expiry(&mut self, key: &RecordKey, before: Option<LogTime>, after: Option<LogTime>) {
@@ -96,6 +104,42 @@ impl GroupBatch {
     /// Writes an endpoint's horizon, in milliseconds since the Unix epoch.
     pub fn put_horizon(&mut self, tenant: &TenantId, endpoint: &EndpointName, horizon_ms: u64) {
         self.put(keys::horizon(tenant, endpoint), horizon_ms.to_be_bytes().to_vec());
+    }
+
+    /// Writes what an endpoint takes up.
+    pub fn put_usage(&mut self, tenant: &TenantId, endpoint: &EndpointName, usage: Usage) {
+        match usage == Usage::default() {
+            true => self.delete(keys::usage(tenant, endpoint)),
+            false => self.put(keys::usage(tenant, endpoint), codec::control::encode_usage(usage)),
+        }
+    }
+
+    /// Adds an entry to the audit; the one that is over the limit goes.
+    pub fn put_audit(&mut self, entry: &Entry) {
+        self.put(keys::audit(entry.sequence), codec::control::encode_audit(entry));
+        if let Some(past) = entry.sequence.checked_sub(limits::MAX_AUDIT_ENTRIES).filter(|past| *past > 0) {
+            self.delete(keys::audit(past));
+        }
+    }
+
+    /// Writes a revision of the policies with its files.
+    pub fn put_revision(&mut self, number: u32, revision: &Revision, sources: &[Source]) {
+        self.put(keys::revision(number), codec::control::encode_revision(number, revision, sources));
+    }
+
+    /// Removes a revision of the policies.
+    pub fn remove_revision(&mut self, number: u32) {
+        self.delete(keys::revision(number));
+    }
+
+    /// Writes a selection.
+    pub fn put_selection(&mut self, number: u32, spec: &str) {
+        self.put(keys::selection(number), codec::control::encode_selection(number, spec));
+    }
+
+    /// Writes a tenant.
+    pub fn put_tenant(&mut self, name: &TenantId, tenant: &Tenant) {
+        self.put(keys::tenant(name), codec::control::encode_tenant(name, tenant));
     }
 
     /// Writes the group's state.
@@ -152,6 +196,114 @@ impl GroupFamily {
             return Ok(None);
         };
         Ok(Some(codec::record::decode(&bytes)?))
+    }
+
+    /// A key's record, and what it takes up.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn sized_record(&self, key: &RecordKey) -> Result<Option<(Record, Size)>, StoreError> {
+        let Some(bytes) = self.inner.db.get_pinned_cf(&self.family()?, keys::record(key))? else {
+            return Ok(None);
+        };
+        let record = codec::record::decode(&bytes)?;
+        let size = size(key, &record, bytes.len());
+        Ok(Some((record, size)))
+    }
+
+    /// What is known that is the same for all partitions.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn control(&self) -> Result<State, StoreError> {
+        let mut state = State::default();
+        self.each(keys::Kind::Revisions, |_, value| {
+            let (number, revision, sources) = codec::control::decode_revision(value)?;
+            state.revisions.insert(number, revision);
+            // They come in the order of their numbers, and the last one holds.
+            state.sources = sources;
+            Ok(())
+        })?;
+        self.each(keys::Kind::Selections, |_, value| {
+            let (number, spec) = codec::control::decode_selection(value)?;
+            state.selections.insert(number, spec);
+            Ok(())
+        })?;
+        self.each(keys::Kind::Tenants, |_, value| {
+            let (name, tenant) = codec::control::decode_tenant(value)?;
+            state.tenants.insert(name, tenant);
+            Ok(())
+        })?;
+        Ok(state)
+    }
+
+    /// A revision of the policies with its files.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn revision(&self, number: u32) -> Result<Option<(Revision, Vec<Source>)>, StoreError> {
+        let Some(bytes) = self.inner.db.get_cf(&self.family()?, keys::revision(number))? else { return Ok(None) };
+        let (_, revision, sources) = codec::control::decode_revision(bytes.into())?;
+        Ok(Some((revision, sources)))
+    }
+
+    /// What keys take up, as it was stored.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn usages(&self) -> Result<Usages, StoreError> {
+        let mut usages = Usages::default();
+        self.each(keys::Kind::Usages, |key, value| {
+            let (tenant, endpoint) = parsed(keys::parse_usage(key))?;
+            usages.set(&tenant, &endpoint, codec::control::decode_usage(value)?);
+            Ok(())
+        })?;
+        Ok(usages)
+    }
+
+    /// What keys take up, counted from every record.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn count_usages(&self) -> Result<Usages, StoreError> {
+        let mut usages = Usages::default();
+        self.each(keys::Kind::Records, |key, value| {
+            let key = parsed(keys::parse_record(key))?;
+            let record = codec::record::decode(&value)?;
+            let size = size(&key, &record, value.len());
+            usages.replace(&key.tenant, None, Some((&record.endpoint, size)));
+            Ok(())
+        })?;
+        Ok(usages)
+    }
+
+    /// Entries of the audit from `from` on, at most `limit`.
+    ///
+    /// # Errors
+    /// When the disk refuses or is damaged.
+    pub fn audit(&self, from: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(keys::audit(u64::MAX));
+        let (state, start) = (self.family()?, keys::audit(from));
+        let mode = IteratorMode::From(&start, Direction::Forward);
+        let entries = self.inner.db.iterator_cf_opt(&state, options, mode).take(limit);
+        entries.map(|item| Ok(codec::control::decode_audit(item?.1.into())?)).collect()
+    }
+
+    fn each(
+        &self,
+        kind: keys::Kind,
+        mut found: impl FnMut(&[u8], Bytes) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let (start, end) = keys::all(kind);
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(end);
+        let state = self.family()?;
+        for item in self.inner.db.iterator_cf_opt(&state, options, IteratorMode::From(&start, Direction::Forward)) {
+            let (key, value) = item?;
+            found(&key, value.into())?;
+        }
+        Ok(())
     }
 
     /// A stored envelope, checked against its digest.
@@ -255,6 +407,13 @@ impl GroupFamily {
             flushed => Ok(flushed?),
         }
     }
+}
+
+/// What a record takes up: its name, itself, and the envelopes beside it.
+fn size(key: &RecordKey, record: &Record, encoded: usize) -> Size {
+    let name = key.tenant.as_str().len().saturating_add(key.key.as_str().len());
+    let own = u64::try_from(name.saturating_add(encoded)).unwrap_or(u64::MAX);
+    Size(own.saturating_add(record.envelope_bytes))
 }
 
 fn parsed<T>(key: Option<T>) -> Result<T, StoreError> {

@@ -261,7 +261,7 @@ impl Life {
 
     fn answer(&self, key_time_ms: Option<u64>) -> Option<Answer> {
         let (fact, token, envelope, retention_ms) = self.first_outcome()?;
-        let retention_ms = retention_ms.unwrap_or(self.terms()?.retention_ms);
+        let retention_ms = retention_ms.unwrap_or(0).max(self.terms()?.retention_ms);
         let place = self.facts.iter().position(|other| std::ptr::eq(fact, other))?;
         let longest_ms = retention_ms.max(self.runs_on_ms(token, place));
         let expires_at = later_of(fact.at, key_time_ms).plus_ms(longest_ms);
@@ -290,11 +290,16 @@ impl Life {
         })
     }
 
-    /// The terms of the last grant, or of the token that told of the key.
+    /// The terms of the last grant, or of the token that told of the key first. What was promised longer, or held once,
+    /// stays so.
     fn terms(&self) -> Option<Terms> {
-        let granted = self.facts.iter().rev().find_map(|fact| fact.what.granted_under());
-        let adopted = || self.facts.iter().find_map(|fact| fact.what.adopted_under());
-        granted.map(|(terms, _)| terms).or_else(adopted)
+        let first = self.facts.first().and_then(|fact| fact.what.adopted_under());
+        let granted = self.facts.iter().filter_map(|fact| fact.what.granted_under()).map(|(terms, _)| terms);
+        first.into_iter().chain(granted).reduce(|before, now| Terms {
+            retention_ms: before.retention_ms.max(now.retention_ms),
+            on_lapse: if before.on_lapse == OnLapse::Hold { OnLapse::Hold } else { now.on_lapse },
+            ..now
+        })
     }
 
     fn endpoint(&self) -> Option<EndpointName> {

@@ -39,6 +39,7 @@ pub(crate) fn reply(reply: &Reply) -> String {
             answer.expires_at.unix_ms()
         ),
         Reply::Mismatch => "mismatch".to_owned(),
+        Reply::OtherSelection { selection } => format!("other-selection {selection}"),
         Reply::InProgress => "in-progress".to_owned(),
         Reply::OutcomeUnknown { attempt, checkpoint } => {
             format!("outcome-unknown attempt={attempt}{}", left(checkpoint.as_ref()))
@@ -46,7 +47,7 @@ pub(crate) fn reply(reply: &Reply) -> String {
         Reply::InDoubt => "in-doubt".to_owned(),
         Reply::Superseded { epoch } => format!("superseded epoch={epoch}"),
         Reply::Expired => "expired".to_owned(),
-        Reply::Limited(Limit::Attempts) => "limited attempts".to_owned(),
+        Reply::Limited(limit) => format!("limited {limit:?}").to_lowercase(),
         Reply::Raced => "raced".to_owned(),
         Reply::Void { open: Some(epoch) } => format!("void open={epoch}"),
         Reply::Void { open: None } => "void nothing-open".to_owned(),

@@ -105,6 +105,7 @@ pub(crate) fn full_record() -> Record {
             .collect(),
         history_dropped: 40,
         position: 51,
+        envelope_bytes: 4_096,
     }
 }
 
@@ -127,6 +128,7 @@ pub(crate) fn minimal_record() -> Record {
         history: Vec::new(),
         history_dropped: 0,
         position: 0,
+        envelope_bytes: 0,
     }
 }
 
@@ -191,9 +193,9 @@ pub(crate) fn full_batch() -> Batch {
             on_key(Kind::Void { token: token(10) }, b""),
             Operation::Sweep { limit: 512 },
             Operation::Tick,
-            Operation::AcceptClock { up_to_unix_ms: AT + 3_600_001 },
+            Operation::AcceptClock { up_to_unix_ms: AT + 3_600_001, signature: None },
             Operation::Open { home: home(), epoch: Epoch(4), incarnation: 2 },
-            Operation::RotateClusterKey { key_id: 2, secret: [0x5e; 32] },
+            Operation::RotateClusterKey { key_id: 2, secret: [0x5e; 32], signature: None },
         ],
     }
 }
@@ -269,6 +271,8 @@ pub(crate) fn group_state() -> pb::GroupState {
         homes: vec![pb::Home { name: "eu-1".to_owned(), open_epoch: 3, incarnation: 2, next_position: 52 }],
         cluster_keys: vec![pb::ClusterKey { key_id: 2, secret: Bytes::from_static(&[0x5e; 32]) }],
         accepted_clock_unix_ms: AT + 3_600_001,
+        next_audit: 0,
+        usage_counted: false,
     }
 }
 
@@ -282,5 +286,6 @@ pub(crate) fn identity() -> pb::Identity {
         made: true,
         disk: String::new(),
         founders: Vec::new(),
+        registered_tenants: false,
     }
 }

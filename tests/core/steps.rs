@@ -82,7 +82,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn ask() -> impl Strategy<Value = Ask> {
     let small = || 0_u8..3;
-    let request = || prop_oneof![6 => Just(0_u8), 1 => Just(1_u8)];
+    let request = || prop_oneof![6 => Just(0_u8), 1 => Just(1_u8), 1 => Just(2_u8)];
     let doubt = prop_oneof![
         8 => Just(Doubt::Settled),
         1 => Just(Doubt::Lost),
@@ -138,7 +138,12 @@ pub(crate) fn command(world: &World, issued: &Issued, key: &str, behind: bool, a
     let token = |named| resolve(named, issued.get(key), open);
     let kind = match ask {
         Ask::Reserve { request, nonce: name, terms, doubt, known } => Kind::Reserve(Box::new(Reserve {
-            fingerprint: fingerprint(&format!("request {request}")),
+            // The last of them is the first as another selection takes it.
+            fingerprint: fingerprint(&if *request == 2 {
+                "request 0@2".to_owned()
+            } else {
+                format!("request {request}")
+            }),
             endpoint: endpoint("pay"),
             terms: *terms,
             nonce: name.map(|name| nonce(&format!("nonce {name}"))),

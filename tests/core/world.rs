@@ -125,9 +125,10 @@ pub(crate) fn envelope(name: &str) -> Digest {
     Digest(bytes)
 }
 
-/// The fingerprint that stands for a request with this name.
+/// The fingerprint that stands for a request with this name; with `@2` at its end, as selection 2 takes it.
 pub(crate) fn fingerprint(name: &str) -> Fingerprint {
-    Fingerprint { version: 1, selection: 0, digest: name.as_bytes().into() }
+    let selection = name.split_once('@').map_or(0, |(_, number)| number.parse().expect("a selection's number"));
+    Fingerprint { version: 1, selection, digest: name.as_bytes().into() }
 }
 
 pub(crate) fn nonce(name: &str) -> Nonce {

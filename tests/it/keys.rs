@@ -126,9 +126,9 @@ async fn tokens_live_through_one_rotation_of_the_cluster_key() -> anyhow::Result
     let [grpc, _] = &clients;
     let first = Ask::new("one-rotation", 1).granted(grpc).await?;
     let second = Ask::new("two-rotations", 1).granted(grpc).await?;
-    let old = admin(node.address())?.rotate_cluster_key(api::RotateClusterKeyRequest {}).await?.into_inner();
+    let old = admin(node.address())?.rotate_cluster_key(api::RotateClusterKeyRequest::default()).await?.into_inner();
     ensure!(complete(grpc, "one-rotation", &first, &payload::envelope(1, 10)).await? == api::Recorded::Answer);
-    let new = admin(node.address())?.rotate_cluster_key(api::RotateClusterKeyRequest {}).await?.into_inner();
+    let new = admin(node.address())?.rotate_cluster_key(api::RotateClusterKeyRequest::default()).await?.into_inner();
     ensure!(new.key_id != old.key_id, "{old:?} and {new:?}");
     node.stop().await?;
 

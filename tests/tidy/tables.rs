@@ -12,6 +12,7 @@ pub(crate) const LAYERS: &[&[&str]] = &[
     &["peers"],
     &["store"],
     &["codec"],
+    &["control"],
     &["policy", "home"],
     &["reservation"],
     &["ids", "time", "limits"],
@@ -21,7 +22,7 @@ pub(crate) const LAYERS: &[&[&str]] = &[
 pub(crate) const LEAVES: &[&str] = &["clock", "telemetry", "wire"];
 
 /// Functions over values.
-pub(crate) const PURE: &[&str] = &["reservation", "policy", "home", "codec", "ids", "time", "limits"];
+pub(crate) const PURE: &[&str] = &["reservation", "policy", "control", "home", "codec", "ids", "time", "limits"];
 /// Beginnings of paths of files outside `src/` that are pure too.
 pub(crate) const PURE_ELSEWHERE: &[&str] = &["sdk/rust/src/keys", "sdk/rust/src/fingerprint"];
 /// What they may not name.

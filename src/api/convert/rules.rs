@@ -45,8 +45,12 @@ fn id(code: Code, field: &'static str) -> impl Fn(IdError) -> ApiError {
     move |error| invalid(code, field, error.to_string())
 }
 
+pub(super) fn tenant(name: &str) -> Result<TenantId, ApiError> {
+    TenantId::parse(name).map_err(id(Code::TenantInvalid, "tenant"))
+}
+
 pub(super) fn record_key(tenant: &str, key: &str) -> Result<RecordKey, ApiError> {
-    let tenant = TenantId::parse(tenant).map_err(id(Code::TenantInvalid, "tenant"))?;
+    let tenant = self::tenant(tenant)?;
     let key = IdempotencyKey::parse(key).map_err(|error| invalid(Code::KeyInvalid, "key", error.to_string()))?;
     Ok(RecordKey { tenant, key })
 }

@@ -1,5 +1,7 @@
 use bytes::Bytes;
 
+use std::time::Duration;
+
 use super::*;
 
 const BODY: usize = limits::DEFAULT_ENVELOPE_BODY_BYTES;
@@ -71,11 +73,15 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, ApiError>) -> Option<(Code, &'s
     result.err().map(|error| (error.code(), error.field().expect("a field")))
 }
 
+fn built_in() -> Selection {
+    crate::control::selection::Spec::built_in().selection().unwrap()
+}
+
 /// Changes a valid message and says what it is refused for.
 fn reserve_with(change: impl FnOnce(&mut v1::ReserveRequest)) -> Option<(Code, &'static str)> {
     let mut message = valid();
     change(&mut message);
-    refusal(parse_reserve(message, now()))
+    refusal(reserve(message, now()))
 }
 
 fn complete_with(change: impl FnOnce(&mut v1::Envelope)) -> Option<(Code, &'static str)> {
@@ -86,7 +92,7 @@ fn complete_with(change: impl FnOnce(&mut v1::Envelope)) -> Option<(Code, &'stat
 
 #[test]
 fn a_plain_reserve_has_the_defaults() {
-    let call = parse_reserve(valid(), now()).expect("valid");
+    let Asked::Digested(call) = reserve(valid(), now()).expect("valid") else { panic!("it has a digest") };
     assert_eq!(call.key.to_string(), "acme/order-1");
     assert_eq!(call.endpoint.as_str(), "default");
     assert_eq!((call.fingerprint.version, call.fingerprint.selection, call.fingerprint.digest.len()), (0, 0, 32));
@@ -97,7 +103,11 @@ fn a_plain_reserve_has_the_defaults() {
 fn a_request_is_fingerprinted_under_the_endpoint_it_names_or_is() {
     let of = |endpoint: &str, request: v1::Request| {
         let message = v1::ReserveRequest { endpoint: endpoint.to_owned(), fingerprint: of_request(request), ..valid() };
-        parse_reserve(message, now()).expect("valid")
+        let Asked::Described { mut call, request } = reserve(message, now()).expect("valid") else {
+            panic!("it has a request")
+        };
+        call.fingerprint = fingerprint_of(&request, &call.endpoint, 1, &built_in());
+        call
     };
     let call = of("", request());
     assert_eq!(call.endpoint.as_str(), "POST /v1/charges", "without the query");
@@ -211,9 +221,9 @@ fn a_request_to_fingerprint_is_checked() {
 fn another_target_is_another_request_though_the_endpoint_is_the_same() {
     let digest = |path: &str| {
         let request = v1::Request { path: path.to_owned(), ..request() };
-        let (endpoint, fingerprint) = fingerprint_of("charges", &request).unwrap();
+        let endpoint = endpoint_of("charges", &request).unwrap();
         assert_eq!(endpoint.as_str(), "charges");
-        fingerprint.digest
+        fingerprint_of(&request, &endpoint, 1, &built_in()).digest
     };
     assert_eq!(digest("/accounts/7/charges"), digest("/accounts/7/charges"));
     assert_ne!(digest("/accounts/7/charges"), digest("/accounts/8/charges"));
@@ -224,7 +234,7 @@ fn another_target_is_another_request_though_the_endpoint_is_the_same() {
 fn a_path_may_be_missing_where_the_endpoint_is_named() {
     let request = v1::Request { path: String::new(), ..request() };
     let message = v1::ReserveRequest { endpoint: "charges".to_owned(), fingerprint: of_request(request), ..valid() };
-    assert_eq!(refusal(parse_reserve(message, now())), None);
+    assert_eq!(refusal(reserve(message, now())), None);
 }
 
 #[test]
@@ -375,18 +385,4 @@ fn a_verdict_is_whole() {
     assert_eq!(executed(envelope()), None);
     let wrong = v1::Envelope { status: 0, ..envelope() };
     assert_eq!(executed(wrong), Some((Code::EnvelopeInvalid, "envelope.status")));
-}
-
-#[tokio::test]
-async fn a_large_request_is_fingerprinted_elsewhere_and_the_same() {
-    let large = |length: usize| {
-        let body = Bytes::from(vec![b'x'; length]);
-        let request = v1::Request { headers: Vec::new(), body, ..request() };
-        v1::ReserveRequest { fingerprint: of_request(request), ..valid() }
-    };
-    let elsewhere = reserve(large(INLINE_FINGERPRINT_BYTES + 1), now()).await.expect("valid");
-    let here = parse_reserve(large(INLINE_FINGERPRINT_BYTES + 1), now()).expect("valid");
-    assert_eq!(elsewhere.fingerprint, here.fingerprint);
-    let refused = reserve(large(limits::MAX_FINGERPRINTED_BODY_BYTES + 1), now()).await;
-    assert_eq!(refusal(refused), Some((Code::FingerprintInvalid, "request.body")));
 }

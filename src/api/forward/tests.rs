@@ -55,6 +55,10 @@ fn grant(placed: Placed<ReserveOutcome>) -> (String, FencingToken) {
     (grant.token, grant.fencing)
 }
 
+fn signature() -> crate::control::Signature {
+    crate::control::Signature { actor: "ada".into(), reason: "a test".into() }
+}
+
 #[tokio::test]
 async fn a_grant_and_its_life_are_the_same_as_if_they_had_been_asked_for_here() {
     let node = Fixture::alone().await;
@@ -99,8 +103,8 @@ async fn every_other_outcome_comes_through() {
     let release = ReleaseCall(GrantCall { key: key("a"), token });
     assert_eq!(served(&node, &release).await.outcome, GrantOutcome::Done);
     assert_eq!(served(&node, &reserve("b")).await.place.partition, crate::ids::PartitionId(0));
-    assert_eq!(served(&node, &RotateCall).await, 2);
-    assert!(served(&node, &AcceptClockCall(crate::ids::PartitionId(0))).await.unix_ms() > 0);
+    assert_eq!(served(&node, &RotateCall(signature())).await, 2);
+    assert!(served(&node, &AcceptClockCall(crate::ids::PartitionId(0), signature())).await.unix_ms() > 0);
 }
 
 #[tokio::test]
@@ -109,7 +113,7 @@ async fn a_failure_says_how_certain_it_is() {
     let release = ReleaseCall(GrantCall { key: key("a"), token: "1.1.none".into() });
     let told = failure(pass(&node, &release).await);
     assert_eq!((told.code.as_str(), told.definite, told.retry_after_ms), ("token-invalid", true, 0));
-    let told = failure(pass(&node, &AcceptClockCall(crate::ids::PartitionId(900))).await);
+    let told = failure(pass(&node, &AcceptClockCall(crate::ids::PartitionId(900), signature())).await);
     assert!(!told.definite, "{told:?}");
     let told = answers(&node, vec![ForwardCall::default()]).await.remove(0);
     assert_eq!(failure(told).code, "input-invalid");
@@ -121,7 +125,7 @@ async fn a_node_that_does_not_lead_says_who_does_and_passes_nothing_on() {
     let leader = |answer: ForwardAnswer| answer.not_leader.map(|not| not.leader_node_id);
     assert_eq!(leader(pass(&node, &reserve("a")).await), Some(LEADER));
     assert_eq!(leader(pass(&node, &LookupCall(key("done"))).await), Some(LEADER));
-    assert_eq!(leader(pass(&node, &RotateCall).await), Some(LEADER));
+    assert_eq!(leader(pass(&node, &RotateCall(signature())).await), Some(LEADER));
     let replay = served(&node, &reserve("done")).await;
     assert!(matches!(replay.outcome, ReserveOutcome::Replay(_)), "what it has, it answers");
 }

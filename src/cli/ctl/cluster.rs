@@ -11,7 +11,7 @@ use crate::cli::output::{self, Output};
 
 /// Makes a new cluster key.
 pub(super) async fn rotate(asking: &Asking, channel: Channel) -> Result<Exit, Problem> {
-    let answer = AdminClient::new(channel).rotate_cluster_key(v1::RotateClusterKeyRequest {}).await;
+    let answer = AdminClient::new(channel).rotate_cluster_key(v1::RotateClusterKeyRequest::default()).await;
     let key_id = answer.map_err(|status| asking.address.failed(&status))?.into_inner().key_id;
     match asking.output {
         Output::Json => output::emit_json(&json!({ "key_id": key_id }))?,
@@ -24,7 +24,7 @@ pub(super) async fn rotate(asking: &Asking, channel: Channel) -> Result<Exit, Pr
 
 /// Lets log time follow the clock.
 pub(super) async fn accept_clock(asking: &Asking, channel: Channel) -> Result<Exit, Problem> {
-    let answer = AdminClient::new(channel).accept_clock(v1::AcceptClockRequest {}).await;
+    let answer = AdminClient::new(channel).accept_clock(v1::AcceptClockRequest::default()).await;
     let times = answer.map_err(|status| asking.address.failed(&status))?.into_inner().log_time_unix_ms;
     match asking.output {
         Output::Json => output::emit_json(&json!({ "log_time_unix_ms": times }))?,

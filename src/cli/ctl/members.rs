@@ -59,12 +59,12 @@ pub(super) async fn run(asking: &Asking, channel: Channel, members: Members) -> 
     Ok(Exit::Ok)
 }
 
-const fn request(change: &Change) -> v1::ChangeMembersRequest {
+fn request(change: &Change) -> v1::ChangeMembersRequest {
     match *change {
-        Change::Promote { node_id } => v1::ChangeMembersRequest { promote_node_id: node_id, remove_node_id: 0 },
-        Change::Remove { node_id } => v1::ChangeMembersRequest { promote_node_id: 0, remove_node_id: node_id },
+        Change::Promote { node_id } => v1::ChangeMembersRequest { promote_node_id: node_id, ..Default::default() },
+        Change::Remove { node_id } => v1::ChangeMembersRequest { remove_node_id: node_id, ..Default::default() },
         Change::Replace { node_id, with } => {
-            v1::ChangeMembersRequest { promote_node_id: with, remove_node_id: node_id }
+            v1::ChangeMembersRequest { promote_node_id: with, remove_node_id: node_id, signature: None }
         }
     }
 }

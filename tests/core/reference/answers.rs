@@ -69,11 +69,12 @@ impl Life {
     fn reserve(&self, reserve: &Reserve, open: bool, context: &Context) -> Reply {
         let answer = self.answer(context.key.time_ms);
         let executed = answer.and_then(|answer| self.introduced(answer.token)).map(|(_, given)| &given.request);
-        let same_as_answer = executed == Some(&reserve.fingerprint);
+        let differs = |of: &Fingerprint| differs(of, &reserve.fingerprint);
+        let not_as_answer = answer.and_then(|_| executed.map_or(Some(Reply::Mismatch), differs));
         let superseded = context.open_epoch.filter(|epoch| context.key.mint_epoch > *epoch);
         let past = matches!((context.key.time_ms, context.horizon_ms), (Some(time), Some(most)) if time <= most);
         let runner = self.runner();
-        let other_runs = runner.as_ref().is_some_and(|(_, given, ..)| given.request != reserve.fingerprint);
+        let other_runs = runner.as_ref().and_then(|(_, given, ..)| differs(&given.request));
         let own_runs =
             reserve.nonce.is_some() && runner.as_ref().is_some_and(|(_, given, ..)| given.nonce == reserve.nonce);
         let doubtful = match reserve.doubt {
@@ -81,8 +82,10 @@ impl Life {
             Doubt::Lost | Doubt::UnsettledFailOpen | Doubt::UnsettledFailClosed => true,
         };
         let before = self.may_have_run();
-        let other_ran = before.iter().any(|(_, given, _)| given.request != reserve.fingerprint);
-        let part_ran = self.checkpoint().is_some_and(|(_, request)| request != reserve.fingerprint);
+        let other_ran = before.iter().rev().find_map(|(_, given, _)| differs(&given.request));
+        let part_ran = self.checkpoint().and_then(|(_, request)| differs(&request));
+        let other_or_part_ran = other_ran.or(part_ran);
+        let said = |reply: &Option<Reply>| reply.clone().unwrap_or(Reply::Raced);
         let unknown = self.state() == State::OutcomeUnknown;
         let left = self.checkpoint().map(|(checkpoint, _)| checkpoint);
         let closed = reserve.doubt == Doubt::UnsettledFailClosed;
@@ -97,16 +100,16 @@ impl Life {
         let fresh = || self.grant_reply(&given, context, reserve.endpoint.clone(), reserve.terms.policy_revision);
         let again = || runner.as_ref().and_then(|running| self.again(running, doubtful));
         let answers: [(bool, Reply); 13] = [
-            (answer.is_some() && !same_as_answer, Reply::Mismatch),
+            (not_as_answer.is_some(), said(&not_as_answer)),
             (answer.is_some(), answer.map_or(Reply::Raced, Reply::Replay)),
             (!open, Reply::Void { open: context.open_epoch }),
             (superseded.is_some(), superseded.map_or(Reply::Raced, |epoch| Reply::Superseded { epoch })),
             (self.facts.is_empty() && past, Reply::Expired),
-            (other_runs, Reply::Mismatch),
+            (other_runs.is_some(), said(&other_runs)),
             (own_runs, again().map_or(Reply::Raced, |grant| Reply::Granted(Box::new(grant)))),
             (runner.is_some(), Reply::InProgress),
             (unknown, Reply::OutcomeUnknown { attempt: number, checkpoint: left }),
-            (other_ran || part_ran, Reply::Mismatch),
+            (other_or_part_ran.is_some(), said(&other_or_part_ran)),
             (closed, Reply::InDoubt),
             (before.len() >= limits::MAX_ATTEMPTS, Reply::Limited(Limit::Attempts)),
             (self.last_token() != reserve.known, Reply::Raced),
@@ -158,7 +161,7 @@ impl Life {
         let terms = self.terms().unwrap_or(complete.terms);
         let now = later_of(context.now, context.key.time_ms);
         let others_run_ms = self.runs_on_ms(complete.token, self.facts.len());
-        let fresh = now.plus_ms(complete.retention_ms.unwrap_or(terms.retention_ms).max(others_run_ms));
+        let fresh = now.plus_ms(complete.retention_ms.unwrap_or(0).max(terms.retention_ms).max(others_run_ms));
         let expires_at = self.answer(context.key.time_ms).map_or(fresh, |answer| answer.expires_at);
         let recorded = match (repeated, self.first_outcome().is_some()) {
             (true, _) => Recorded::Repeated,
@@ -261,6 +264,17 @@ impl Life {
         let what = What::Reported { envelope: *envelope, retention_ms: *retention_ms };
         self.facts.push(Fact { at: context.now, token: *token, what });
         Some(*envelope)
+    }
+}
+
+/// What a request is told that is not the one that a grant is for. Under another selection nobody can say whether it is.
+fn differs(granted: &Fingerprint, asked: &Fingerprint) -> Option<Reply> {
+    if granted == asked {
+        return None;
+    }
+    match granted.selection == asked.selection || granted.version != asked.version || granted.version == 0 {
+        true => Some(Reply::Mismatch),
+        false => Some(Reply::OtherSelection { selection: granted.selection }),
     }
 }
 

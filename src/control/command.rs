@@ -1,0 +1,119 @@
+//! What may be asked of what is the same for all partitions.
+
+use crate::control::audit::Action;
+use crate::control::state::Tenant;
+use crate::ids::{Digest, PolicyName, RegionName, TenantId};
+
+/// Who decided, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signature {
+    /// Who.
+    pub actor: Box<str>,
+    /// Why.
+    pub reason: Box<str>,
+}
+
+/// A policy file, as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// What it is called, for messages.
+    pub name: String,
+    /// What is in it: TOML.
+    pub text: String,
+}
+
+/// What the proposer read in the files of one policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Its name.
+    pub name: PolicyName,
+    /// SHA-256 over what it says.
+    pub digest: Digest,
+    /// What its fingerprints take, as canonical JSON ([`crate::control::selection::Spec`]).
+    pub selection: String,
+}
+
+/// What a tenant may take up. Nothing: no limit of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TenantLimits {
+    /// Keys that are stored at a time.
+    pub max_keys: Option<u64>,
+    /// Bytes that are stored at a time, responses included.
+    pub max_bytes: Option<u64>,
+    /// New keys each second.
+    pub keys_per_second: Option<u64>,
+    /// New keys each second of one client.
+    pub keys_per_second_per_client: Option<u64>,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// From now on exactly these policies hold. The proposer has read and checked them.
+    SetPolicies {
+        /// The revision that they were compared with.
+        expected: u32,
+        /// The files.
+        sources: Vec<Source>,
+        /// What is in them.
+        policies: Vec<Summary>,
+    },
+    /// Makes a tenant.
+    CreateTenant {
+        /// Its name.
+        name: TenantId,
+        /// Where its opaque keys are at home; nothing: by their hash.
+        home: Option<RegionName>,
+        /// What it may take up.
+        limits: TenantLimits,
+    },
+    /// Gives a tenant other limits, or closes it.
+    ChangeTenant {
+        /// Its name.
+        name: TenantId,
+        /// No new keys.
+        closed: bool,
+        /// What it may take up.
+        limits: TenantLimits,
+    },
+    /// Only for the audit: what was decided elsewhere.
+    Note {
+        /// What was done.
+        action: Action,
+        /// To what.
+        target: String,
+    },
+}
+
+/// A signed command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Who decided, and why.
+    pub signature: Signature,
+    /// What is asked.
+    pub kind: Kind,
+}
+
+impl Command {
+    /// About how many bytes it takes in a log entry.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let kind = match &self.kind {
+            Kind::SetPolicies { sources, policies, .. } => {
+                let texts = sources.iter().map(|source| source.name.len() + source.text.len());
+                let read = policies.iter().map(|policy| policy.selection.len() + 128);
+                texts.chain(read).sum()
+            }
+            Kind::CreateTenant { .. } | Kind::ChangeTenant { .. } | Kind::Note { .. } => 256,
+        };
+        kind + self.signature.actor.len() + self.signature.reason.len() + 64
+    }
+}
+
+impl Tenant {
+    /// The command that leaves a tenant as it is: for changing some of it.
+    #[must_use]
+    pub fn unchanged(&self, name: TenantId) -> Kind {
+        Kind::ChangeTenant { name, closed: self.closed, limits: self.limits }
+    }
+}
