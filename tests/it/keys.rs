@@ -78,7 +78,7 @@ async fn a_tagged_key_expires_and_an_opaque_one_runs_as_new() -> anyhow::Result<
     let _machine = harness::beside_another().await?;
     let place = Place::new()?;
     let node = place.start().run().await?;
-    let short = "[policy.short]\nendpoints = [\"POST /*\"]\nseverity = \"high\"\nretention = \"1s\"\n";
+    let short = "[policy.short]\nendpoints = [\"POST /*\"]\nseverity = \"high\"\nlease = \"1s\"\nretention = \"1s\"\n";
     policies::apply(node.address(), 0, short).await?;
     for (number, client) in (1..).zip(&Client::both(node.address())?) {
         let endpoint = &format!("POST /{}", client.name());

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::client::{Client, admin};
 use crate::cluster::{self, Founding, SERVING_DEADLINE};
+use crate::failure::Failure;
 use crate::harness::{self, Place};
 use crate::payload;
 use crate::talk::{self, Ask, TENANT, complete_at, fencing};
@@ -19,7 +20,12 @@ use crate::talk::{self, Ask, TENANT, complete_at, fencing};
 const LOOSE: &str = "[policy.charges]\nendpoints = [\"POST /v1/charges\"]\nseverity = \"high\"\nretention = \"7d\"\n\
                      [policy.charges.fingerprint]\nleave_out = [\"/sent_at\"]\n";
 /// The same endpoint, promised less: nothing is left out, lapsed keys are granted again, and answers are kept for a second.
-const TIGHT: &str = "[policy.charges]\nendpoints = [\"POST /v1/charges\"]\nseverity = \"high\"\nretention = \"1s\"\n";
+const TIGHT: &str =
+    "[policy.charges]\nendpoints = [\"POST /v1/charges\"]\nseverity = \"high\"\nlease = \"1s\"\nretention = \"1s\"\n";
+
+fn told(failure: Failure) -> anyhow::Error {
+    anyhow::anyhow!("{failure:?}")
+}
 
 fn signature() -> Option<api::Signature> {
     Some(api::Signature { actor: "ada".to_owned(), reason: "a test".to_owned() })
@@ -47,7 +53,8 @@ fn described(key: &str, nonce: u64, amount: u32, sent_at: u32) -> api::ReserveRe
 }
 
 async fn outcome(client: &Client, request: api::ReserveRequest) -> anyhow::Result<Outcome> {
-    client.reserve(request).await?.outcome.context("no outcome")
+    let answer = client.reserve(request).await.map_err(told)?;
+    answer.outcome.context("no outcome")
 }
 
 async fn granted(client: &Client, request: api::ReserveRequest) -> anyhow::Result<api::Granted> {
@@ -93,7 +100,7 @@ async fn a_change_of_policies_changes_no_key_that_is_there() -> anyhow::Result<(
     let kept = complete_at(&client, "held", &held, &payload::envelope(7, 10)).await?;
     ensure!(kept + 60_000 >= expires, "kept until {kept}, and the other until {expires}");
     // A key that was given back is granted as the policy says now, and no shorter than it was promised.
-    talk::release(&client, "back", &back.token).await?;
+    talk::release(&client, "back", &back.token).await.map_err(told)?.map_err(|state| anyhow::anyhow!("{state:?}"))?;
     let again = granted(&client, described("back", 2, 5, 2)).await?;
     let kept = complete_at(&client, "back", &again, &payload::envelope(1, 10)).await?;
     ensure!(kept + 60_000 >= expires, "kept until {kept}, and the other until {expires}");
@@ -228,7 +235,7 @@ async fn a_policys_quota_and_its_bytes_count_and_room_comes_back() -> anyhow::Re
     let _machine = harness::beside_another().await?;
     let place = Place::new()?;
     let node = place.start().run().await?;
-    let policy = "[policy.few]\nendpoints = [\"POST /v1/charges\"]\nseverity = \"low\"\nretention = \"1s\"\n\
+    let policy = "[policy.few]\nendpoints = [\"POST /v1/charges\"]\nseverity = \"low\"\nlease = \"1s\"\nretention = \"1s\"\n\
                   [policy.few.limits]\nmax_keys = 5\n\
                   [policy.big]\nendpoints = [\"big\"]\nseverity = \"high\"\n[policy.big.limits]\nmax_bytes = 20000\n";
     apply(node.address(), 0, policy).await?;
@@ -278,7 +285,7 @@ async fn only_tenants_that_were_made_are_served_and_who_made_them_is_known() -> 
     let moved = admin(address)?.create_tenant(make("local")).await;
     ensure!(moved.is_err_and(|status| status.message().contains("another home")), "a home never changes");
     let client = Client::grpc(address)?;
-    let answer = client.reserve(Ask::new("a", 1).message()).await?;
+    let answer = client.reserve(Ask::new("a", 1).message()).await.map_err(told)?;
     ensure!(answer.epoch.is_some_and(|epoch| epoch.home == "other"), "its keys are at home there");
     let Some(Outcome::Granted(grant)) = answer.outcome else { anyhow::bail!("not granted") };
     let close = |closed| api::ChangeTenantRequest {
