@@ -14,6 +14,7 @@ mod keys;
 mod leases;
 mod opening;
 mod partition;
+pub mod rates;
 pub mod status;
 #[cfg(test)]
 mod tests;
