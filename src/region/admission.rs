@@ -15,6 +15,7 @@ use crate::control::usage::Usage;
 use crate::ids::{EndpointName, TenantId};
 use crate::limits;
 use crate::policy::document::Limits;
+use crate::region::rates::{self, Rate};
 use crate::reservation::reply::Limit;
 
 /// When to ask again after a quota refused: room comes when records expire.
@@ -65,7 +66,16 @@ pub(super) struct Flying<'a> {
 }
 
 impl Caps {
-    /// Whether nothing is limited.
+    /// The rates among them.
+    pub(super) fn rates(&self) -> rates::Caps {
+        let rate = |keys_per_second, per_client| Rate { keys_per_second, per_client };
+        rates::Caps {
+            tenant: rate(self.tenant.keys_per_second, self.tenant.keys_per_second_per_client),
+            endpoint: rate(self.endpoint.keys_per_second, self.endpoint.keys_per_second_per_client),
+        }
+    }
+
+    /// Whether a quota is among them.
     pub(super) fn has_quota(&self) -> bool {
         let TenantLimits { max_keys, max_bytes, .. } = self.tenant;
         [max_keys, max_bytes, self.endpoint.max_keys, self.endpoint.max_bytes].iter().any(Option::is_some)

@@ -1,12 +1,16 @@
 //! `holdfast ctl`: what an operator asks of one node, and of policy files.
 
+mod audit;
 mod cluster;
 mod groups;
 mod key;
 mod members;
+mod policies;
 mod policy;
 mod resolve;
+mod signed;
 mod status;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -31,6 +35,8 @@ Examples:
   holdfast ctl key show demo order-1
   holdfast ctl key show demo order-1 --output json | jq .record.state
   holdfast ctl policy lint payments.toml
+  holdfast ctl tenant list
+  holdfast ctl audit
   holdfast ctl --address http://10.0.0.7:7400 status")]
 pub(crate) struct Ctl {
     #[command(flatten)]
@@ -44,9 +50,17 @@ pub(crate) struct Ctl {
 enum Command {
     #[command(flatten)]
     Ask(Question),
-    /// Check, explain and compare policy files. No node is asked
+    /// What endpoints are promised: check, explain and compare policy files, and make a cluster follow them
     #[command(subcommand)]
-    Policy(policy::Policy),
+    Policy(Policy),
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Policy {
+    #[command(flatten)]
+    Files(policy::Policy),
+    #[command(flatten)]
+    Cluster(policies::Policies),
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -64,6 +78,11 @@ enum Question {
     Snapshot(groups::Snapshot),
     /// Make a new key for the MACs of tokens; the one before stays valid until the next rotation
     RotateClusterKey,
+    /// Tenants: who may have keys, and how much
+    #[command(subcommand)]
+    Tenant(tenant::Tenant),
+    /// Show who decided what, when and why
+    Audit(audit::Audit),
     /// Log time, which decides when completed records may go
     #[command(subcommand)]
     Clock(Clock),
@@ -89,18 +108,31 @@ enum Clock {
 pub(crate) fn run(ctl: Ctl) -> Result<Exit, Problem> {
     match ctl.command {
         Command::Ask(question) => ask(&ctl.asking, question),
-        Command::Policy(policy) => policy::run(&policy, ctl.asking.output),
+        Command::Policy(Policy::Files(policy)) => policy::run(&policy, ctl.asking.output),
+        Command::Policy(Policy::Cluster(policies)) => asked(async {
+            policies::run(&ctl.asking, ctl.asking.address.connect(ANSWER_TIMEOUT).await?, policies).await
+        }),
     }
+}
+
+/// Waits for what a node is asked.
+fn asked(question: impl Future<Output = Result<Exit, Problem>>) -> Result<Exit, Problem> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(question)
 }
 
 /// Asks the node, and shows what it answers.
 fn ask(asking: &Asking, question: Question) -> Result<Exit, Problem> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(async {
+    asked(async {
         let patience = match question {
             // Every partition is changed, and a learner that becomes a voter has the last entries to catch up with.
             Question::Members(_) | Question::Transfer(_) | Question::Snapshot(_) => CHANGE_TIMEOUT,
-            Question::Status | Question::Key(_) | Question::RotateClusterKey | Question::Clock(_) => ANSWER_TIMEOUT,
+            Question::Status
+            | Question::Key(_)
+            | Question::Tenant(_)
+            | Question::Audit(_)
+            | Question::RotateClusterKey
+            | Question::Clock(_) => ANSWER_TIMEOUT,
         };
         let channel = asking.address.connect(patience).await?;
         match question {
@@ -111,6 +143,8 @@ fn ask(asking: &Asking, question: Question) -> Result<Exit, Problem> {
             Question::Key(Key::Show(name)) => key::show(asking, channel, name).await,
             Question::Key(Key::History(name)) => key::history(asking, channel, name).await,
             Question::Key(Key::Resolve(resolve)) => resolve::run(asking, channel, resolve).await,
+            Question::Tenant(tenant) => tenant::run(asking, channel, tenant).await,
+            Question::Audit(audit) => audit::run(asking, channel, audit).await,
             Question::RotateClusterKey => cluster::rotate(asking, channel).await,
             Question::Clock(Clock::Accept) => cluster::accept_clock(asking, channel).await,
         }

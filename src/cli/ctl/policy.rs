@@ -143,7 +143,7 @@ fn sound(files: &[PathBuf]) -> Result<PolicySet, Problem> {
     })
 }
 
-fn shown(path: &Path) -> String {
+pub(super) fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
@@ -246,7 +246,7 @@ fn explain_json(asked: &Asked<'_>, effective: &Effective<'_>) -> Value {
     })
 }
 
-fn diff_text(changes: &[Change]) -> String {
+pub(super) fn diff_text(changes: &[Change]) -> String {
     let name = |name: &Option<PolicyName>| {
         name.as_ref().map_or_else(|| "the defaults of high".to_owned(), |name| format!("policy {name}"))
     };
@@ -276,7 +276,7 @@ fn diff_text(changes: &[Change]) -> String {
     text
 }
 
-fn diff_json(changes: &[Change]) -> Value {
+pub(super) fn diff_json(changes: &[Change]) -> Value {
     let change = |change: &Change| {
         let target = |target: &crate::policy::matching::Target| {
             json!({

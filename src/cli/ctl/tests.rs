@@ -14,6 +14,15 @@ fn commands_end_as_documented() -> anyhow::Result<()> {
     std::fs::write(&body, b"{}")?;
     let large = dir.path().join("large");
     std::fs::write(&large, vec![0; crate::limits::MAX_ENVELOPE_BODY_BYTES + 1])?;
+    let policy = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text)?;
+        anyhow::Ok(path.display().to_string())
+    };
+    let head = "[policy.charges]\nendpoints = [\"POST /v1/charges\"]\nseverity = \"critical\"\n";
+    let same = policy("same.toml", &format!("{head}lease = \"20s\"\n"))?;
+    let shorter = policy("shorter.toml", &format!("{head}lease = \"20s\"\nretention = \"1d\"\n"))?;
+    let wrong = policy("wrong.toml", "[policy.charges]\n")?;
     let (body, large) = (body.display().to_string(), large.display().to_string());
     let resolve = |rest: &[&str]| {
         let mut arguments = vec!["key", "resolve", "demo", "unknown", "--actor", "me", "--reason", "checked"];
@@ -55,6 +64,25 @@ fn commands_end_as_documented() -> anyhow::Result<()> {
         (&sound, words("transfer --to 1"), Exit::Ok),
         (&sound, words("transfer --to 1 --output json"), Exit::Ok),
         (&sound, words("snapshot"), Exit::Ok),
+        (&sound, words("policy list"), Exit::Ok),
+        (&sound, words("policy list --output json"), Exit::Ok),
+        (&sound, words("policy show"), Exit::Ok),
+        (&sound, words("policy show --revision 2 --output json"), Exit::Ok),
+        (&sound, words(&format!("policy apply {same} --actor me --reason x")), Exit::Ok),
+        (&sound, words(&format!("policy apply {shorter} --actor me --reason x")), Exit::Failed),
+        (&sound, words(&format!("policy apply {shorter} --actor me --reason x --dry-run")), Exit::Ok),
+        (&sound, words(&format!("policy apply {shorter} --actor me --reason x --shorten")), Exit::Ok),
+        (&sound, words(&format!("policy apply {wrong} --actor me --reason x")), Exit::Usage),
+        (&sound, words("tenant list"), Exit::Ok),
+        (&sound, words("tenant list --output json"), Exit::Ok),
+        (&sound, words("tenant show acme"), Exit::Ok),
+        (&sound, words("tenant show acme --output json"), Exit::Ok),
+        (&sound, words("tenant create acme --home eu --max-keys 5 --actor me --reason x"), Exit::Ok),
+        (&sound, words("tenant limit acme --keys-per-second 5 --actor me --reason x"), Exit::Ok),
+        (&sound, words("tenant close acme --actor me --reason x"), Exit::Ok),
+        (&sound, words("tenant reopen acme --actor me --reason x"), Exit::Ok),
+        (&sound, words("audit"), Exit::Ok),
+        (&sound, words("audit --action set-policies --output json"), Exit::Ok),
         (&sound, words("snapshot --output json"), Exit::Ok),
     ];
     for (node, arguments, exit) in cases {
