@@ -22,9 +22,10 @@ const HEAD: &str = "\
 A **policy** is the contract of some endpoints: what their idempotency keys are promised. An organisation writes its policies
 in TOML files, checks them with `holdfast ctl policy`, and keeps them where its code is.
 
-**What a node does with them today:** nothing yet. Policy files are checked, explained and compared; a node grants every key
-under the defaults of one severity, its setting `severity` ([configuration](configuration.md)): lease, what a lapse means,
-and retention. All other values on this page are enforced by no node so far.
+**What a node does with them:** it follows `on_lapse`, `lease`, `retention`, what a fingerprint takes, and the limits, for keys that are
+granted from then on ([how to roll them out](../guides/policies.md)). `response.*`, `stage`, `consistency` and `fail` are kept and shown, for
+the gateway and for several regions; no node of one region asks them. An endpoint that no policy names gets the defaults of the
+setting `severity` ([configuration](configuration.md)).
 
 ```toml
 [policy.charges]                     # its name: 1-64 of A-Z a-z 0-9 _ -

@@ -263,6 +263,29 @@ async fn a_policys_quota_and_its_bytes_count_and_room_comes_back() -> anyhow::Re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rate_holds_under_concurrent_load_and_only_for_new_keys() -> anyhow::Result<()> {
+    let _machine = harness::beside_another().await?;
+    let place = Place::new()?;
+    let node = place.start().run().await?;
+    let address = node.address();
+    create(address, "slow", api::TenantLimits { keys_per_second: Some(50), ..Default::default() }).await?;
+    let begun = holdfast::clock::monotonic();
+    let (granted, limited) = rush(address, "slow", 1_000).await?;
+    let took = holdfast::clock::monotonic().since(begun);
+    // A second's keys at once, and those that came in meanwhile: time runs on until the last answer.
+    let most = 50 + u32::try_from(took.as_millis() * 50 / 1_000)? + 1;
+    ensure!((50..=most).contains(&granted), "{granted} in {took:?}, at most {most}");
+    ensure!(limited.keys().eq(["tenant-rate"]), "{limited:?}");
+    let client = Client::grpc(address)?;
+    for nonce in 1..200 {
+        let again = api::ReserveRequest { tenant: "slow".to_owned(), ..Ask::new("rush-0", nonce).message() };
+        let again = outcome(&client, again).await?;
+        ensure!(matches!(again, Outcome::Granted(_) | Outcome::InProgress(_)), "a key that is there: {again:?}");
+    }
+    node.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_tenants_that_were_made_are_served_and_who_made_them_is_known() -> anyhow::Result<()> {
     let _machine = harness::beside_another().await?;
     let place = Place::new()?;
