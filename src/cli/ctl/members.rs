@@ -6,6 +6,7 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use crate::cli::client::Asking;
+use crate::cli::ctl::signed::PerhapsSigned;
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::output::{self, Output};
 
@@ -16,6 +17,9 @@ A change is checked in every partition before the first is changed. One that fai
 pub(super) struct Members {
     #[command(subcommand)]
     change: Option<Change>,
+
+    #[command(flatten)]
+    signed: PerhapsSigned,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -47,7 +51,8 @@ enum Change {
 pub(super) async fn run(asking: &Asking, channel: Channel, members: Members) -> Result<Exit, Problem> {
     let mut client = AdminClient::new(channel);
     if let Some(change) = members.change {
-        let answer = client.change_members(request(&change)).await;
+        let request = v1::ChangeMembersRequest { signature: members.signed.message(), ..request(&change) };
+        let answer = client.change_members(request).await;
         answer.map_err(|status| asking.address.failed(&status))?;
     }
     let answer = client.members(v1::MembersRequest {}).await;

@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::cli::client::{ANSWER_TIMEOUT, Asking};
+use crate::cli::ctl::signed::PerhapsSigned;
 use crate::cli::exit::{Exit, Problem};
 
 /// How long a change of all partitions may take: the node itself gives up before.
@@ -77,7 +78,7 @@ enum Question {
     /// Make the node's partitions durable up to now, and purge their logs behind that
     Snapshot(groups::Snapshot),
     /// Make a new key for the MACs of tokens; the one before stays valid until the next rotation
-    RotateClusterKey,
+    RotateClusterKey(PerhapsSigned),
     /// Tenants: who may have keys, and how much
     #[command(subcommand)]
     Tenant(tenant::Tenant),
@@ -101,7 +102,7 @@ enum Key {
 #[derive(Debug, clap::Subcommand)]
 enum Clock {
     /// Let log time follow a clock that is over an hour ahead of it. Check the clock first: records expire by log time
-    Accept,
+    Accept(PerhapsSigned),
 }
 
 /// Does what the command says, and shows what comes of it.
@@ -131,7 +132,7 @@ fn ask(asking: &Asking, question: Question) -> Result<Exit, Problem> {
             | Question::Key(_)
             | Question::Tenant(_)
             | Question::Audit(_)
-            | Question::RotateClusterKey
+            | Question::RotateClusterKey(_)
             | Question::Clock(_) => ANSWER_TIMEOUT,
         };
         let channel = asking.address.connect(patience).await?;
@@ -145,8 +146,8 @@ fn ask(asking: &Asking, question: Question) -> Result<Exit, Problem> {
             Question::Key(Key::Resolve(resolve)) => resolve::run(asking, channel, resolve).await,
             Question::Tenant(tenant) => tenant::run(asking, channel, tenant).await,
             Question::Audit(audit) => audit::run(asking, channel, audit).await,
-            Question::RotateClusterKey => cluster::rotate(asking, channel).await,
-            Question::Clock(Clock::Accept) => cluster::accept_clock(asking, channel).await,
+            Question::RotateClusterKey(signed) => cluster::rotate(asking, channel, &signed).await,
+            Question::Clock(Clock::Accept(signed)) => cluster::accept_clock(asking, channel, &signed).await,
         }
     })
 }

@@ -14,6 +14,26 @@ pub(super) struct Signed {
     reason: String,
 }
 
+/// The same, where it may be left out.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct PerhapsSigned {
+    /// Who decides; kept in the audit
+    #[arg(long, value_name = "NAME", env = "HOLDFAST_ACTOR", hide_env_values = true)]
+    actor: Option<String>,
+
+    /// Why; kept in the audit
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+impl PerhapsSigned {
+    /// As it is sent.
+    pub(super) fn message(&self) -> Option<v1::Signature> {
+        let Self { actor, reason } = self.clone();
+        Some(v1::Signature { actor: actor.unwrap_or_default(), reason: reason.unwrap_or_default() })
+    }
+}
+
 impl Signed {
     /// As it is sent.
     pub(super) fn message(&self) -> Option<v1::Signature> {
