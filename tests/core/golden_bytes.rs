@@ -232,6 +232,8 @@ fn messages() {
 #[test]
 fn every_file_is_read() {
     let known = [
+        "audit-v1.hex",
+        "batch-v1-control.hex",
         "batch-v1.hex",
         "entry-v1-batch.hex",
         "entry-v1-blank.hex",
@@ -243,10 +245,15 @@ fn every_file_is_read() {
         "identity-v1.hex",
         "keys-v1.hex",
         "log-id-v1.hex",
+        "record-v1-counted.hex",
         "record-v1-minimal.hex",
         "record-v1.hex",
+        "revision-v1.hex",
+        "selection-v1.hex",
+        "tenant-v1.hex",
         "token-v1-minimal.txt",
         "token-v1.txt",
+        "usage-v1.hex",
         "vote-v1.hex",
     ];
     let found = fs::read_dir(path("")).expect("tests/golden can be read");
