@@ -199,13 +199,8 @@ pub(super) async fn change_tenant(
     let v1::ChangeTenantRequest { signature, tenant, limits, closed } = request;
     let signature = signed(signature)?;
     let name = convert::tenant(&tenant)?;
-    services.router.know_control(until()).await?;
-    let control = services.router.region().control();
-    let Some(known) = control.tenants.get(&name) else {
-        return Err(refused(Invalid::TenantUnknown { tenant }));
-    };
-    let limits = limits.map(limits_from).transpose()?.unwrap_or(known.limits);
-    let kind = Kind::ChangeTenant { name: name.clone(), closed: closed.unwrap_or(known.closed), limits };
+    let limits = limits.map(limits_from).transpose()?;
+    let kind = Kind::ChangeTenant { name: name.clone(), closed, limits };
     tenant_decided(services, signature, &name, kind).await
 }
 

@@ -10,9 +10,9 @@ use crate::cli::exit::{Exit, Problem};
 use crate::cli::output;
 use crate::cli::serve::serve;
 use crate::cli::settings::{DEFAULT_LISTEN, Settings, resolve};
+use crate::control::state::Tenants;
 use crate::limits;
 use crate::policy::Severity;
-use crate::region::policies::Tenants;
 use crate::telemetry;
 
 /// Flags of `holdfast dev`.

@@ -37,10 +37,11 @@ pub(crate) fn command_to(command: &Command) -> pb::ControlCommand {
             let tenant = Tenant { home: home.clone(), made_at, closed: false, limits };
             To::PutTenant(pb::PutTenant { create: true, tenant: Some(tenant_to(name, &tenant)) })
         }
-        Kind::ChangeTenant { name, closed, limits } => {
-            let tenant = Tenant { home: None, made_at: LogTime::default(), closed: *closed, limits: *limits };
-            To::PutTenant(pb::PutTenant { create: false, tenant: Some(tenant_to(name, &tenant)) })
-        }
+        Kind::ChangeTenant { name, closed, limits } => To::ChangeTenant(pb::ChangeTenant {
+            name: name.as_str().to_owned(),
+            closed: *closed,
+            limits: limits.map(limits_to),
+        }),
         Kind::Note { action, target } => {
             To::Note(pb::Note { action: action.as_str().to_owned(), target: target.clone() })
         }
@@ -60,9 +61,14 @@ pub(crate) fn command_from(command: pb::ControlCommand) -> Result<Command, Codec
             let (name, tenant) = tenant_from(required(put.tenant, COMMAND, "tenant")?)?;
             match put.create {
                 true => Kind::CreateTenant { name, home: tenant.home, limits: tenant.limits },
-                false => Kind::ChangeTenant { name, closed: tenant.closed, limits: tenant.limits },
+                false => Kind::ChangeTenant { name, closed: Some(tenant.closed), limits: Some(tenant.limits) },
             }
         }
+        From::ChangeTenant(change) => Kind::ChangeTenant {
+            name: TenantId::parse(&change.name).map_err(|_| CodecError::Field { what: COMMAND, field: "name" })?,
+            closed: change.closed,
+            limits: change.limits.map(limits_from),
+        },
         From::Note(note) => Kind::Note { action: action_from(&note.action, COMMAND)?, target: note.target },
     };
     Ok(Command { signature: signature_from(command.signature.unwrap_or_default()), kind })
@@ -164,21 +170,28 @@ pub fn decode_tenant(bytes: Bytes) -> Result<(TenantId, Tenant), CodecError> {
     tenant_from(open(TENANT, bytes)?)
 }
 
+fn limits_to(limits: TenantLimits) -> pb::TenantLimits {
+    let TenantLimits { max_keys, max_bytes, keys_per_second, keys_per_second_per_client } = limits;
+    pb::TenantLimits { max_keys, max_bytes, keys_per_second, keys_per_second_per_client }
+}
+
+fn limits_from(limits: pb::TenantLimits) -> TenantLimits {
+    let pb::TenantLimits { max_keys, max_bytes, keys_per_second, keys_per_second_per_client } = limits;
+    TenantLimits { max_keys, max_bytes, keys_per_second, keys_per_second_per_client }
+}
+
 fn tenant_to(name: &TenantId, tenant: &Tenant) -> pb::Tenant {
-    let TenantLimits { max_keys, max_bytes, keys_per_second, keys_per_second_per_client } = tenant.limits;
     pb::Tenant {
         name: name.as_str().to_owned(),
         home: tenant.home.as_ref().map(ToString::to_string).unwrap_or_default(),
         made_at_unix_ms: tenant.made_at.unix_ms(),
         closed: tenant.closed,
-        limits: Some(pb::TenantLimits { max_keys, max_bytes, keys_per_second, keys_per_second_per_client }),
+        limits: Some(limits_to(tenant.limits)),
     }
 }
 
 fn tenant_from(tenant: pb::Tenant) -> Result<(TenantId, Tenant), CodecError> {
     let refused = |field| CodecError::Field { what: TENANT, field };
-    let pb::TenantLimits { max_keys, max_bytes, keys_per_second, keys_per_second_per_client } =
-        tenant.limits.unwrap_or_default();
     let home = match tenant.home.is_empty() {
         true => None,
         false => Some(RegionName::parse(&tenant.home).map_err(|_| refused("home"))?),
@@ -187,7 +200,7 @@ fn tenant_from(tenant: pb::Tenant) -> Result<(TenantId, Tenant), CodecError> {
         home,
         made_at: LogTime::from_unix_ms(tenant.made_at_unix_ms),
         closed: tenant.closed,
-        limits: TenantLimits { max_keys, max_bytes, keys_per_second, keys_per_second_per_client },
+        limits: limits_from(tenant.limits.unwrap_or_default()),
     };
     Ok((TenantId::parse(&tenant.name).map_err(|_| refused("name"))?, made))
 }

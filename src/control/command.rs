@@ -1,7 +1,6 @@
 //! What may be asked of what is the same for all partitions.
 
 use crate::control::audit::Action;
-use crate::control::state::Tenant;
 use crate::ids::{Digest, PolicyName, RegionName, TenantId};
 
 /// Who decided, and why.
@@ -71,10 +70,10 @@ pub enum Kind {
     ChangeTenant {
         /// Its name.
         name: TenantId,
-        /// No new keys.
-        closed: bool,
-        /// What it may take up.
-        limits: TenantLimits,
+        /// No new keys. Nothing: as it is.
+        closed: Option<bool>,
+        /// What it may take up, in the place of all that it had. Nothing: as it is.
+        limits: Option<TenantLimits>,
     },
     /// Only for the audit: what was decided elsewhere.
     Note {
@@ -107,13 +106,5 @@ impl Command {
             Kind::CreateTenant { .. } | Kind::ChangeTenant { .. } | Kind::Note { .. } => 256,
         };
         kind + self.signature.actor.len() + self.signature.reason.len() + 64
-    }
-}
-
-impl Tenant {
-    /// The command that leaves a tenant as it is: for changing some of it.
-    #[must_use]
-    pub fn unchanged(&self, name: TenantId) -> Kind {
-        Kind::ChangeTenant { name, closed: self.closed, limits: self.limits }
     }
 }

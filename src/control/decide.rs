@@ -1,6 +1,7 @@
 //! The decision: one committed command, from what is known and the entry alone.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::control::audit::Action;
 use crate::control::command::{Command, Kind, Source, Summary, TenantLimits};
@@ -109,7 +110,7 @@ fn set_policies(state: &State, command: &Command, expected: u32, files: &Files<'
     let before = state.policies();
     if current != expected {
         // Sent twice, and done the first time: what holds is what was asked for.
-        return Decision::unchanged(match state.sources == files.sources && !before.is_empty() {
+        return Decision::unchanged(match current > 0 && *state.sources == *files.sources {
             true => Reply::Policies { revision: current },
             false => Reply::OtherRevision { current },
         });
@@ -121,7 +122,7 @@ fn set_policies(state: &State, command: &Command, expected: u32, files: &Files<'
         };
         after.insert(name.clone(), Known { digest: *digest, selection });
     }
-    if after == before && next.sources == files.sources {
+    if after == before && *next.sources == *files.sources {
         return Decision::unchanged(Reply::Policies { revision: current });
     }
     let Some(revision) = current.checked_add(1) else {
@@ -129,8 +130,8 @@ fn set_policies(state: &State, command: &Command, expected: u32, files: &Files<'
     };
     let detail = changes(&before, &after);
     let signature = command.signature.clone();
-    next.revisions.insert(revision, Revision { made_at: now, signature, policies: after });
-    next.sources = files.sources.to_vec();
+    next.revisions.insert(revision, Arc::new(Revision { made_at: now, signature, policies: after }));
+    next.sources = files.sources.into();
     writes.push(Write::Revision(revision));
     forget(&mut next, now, &mut writes);
     let audited = Audited { action: Action::SetPolicies, target: format!("revision {revision}"), detail };
@@ -209,8 +210,9 @@ fn create_tenant(
     put(state, name, tenant, Action::CreateTenant, [at_home, described(limits)])
 }
 
-fn change_tenant(state: &State, name: &TenantId, closed: bool, limits: TenantLimits) -> Decision {
+fn change_tenant(state: &State, name: &TenantId, closed: Option<bool>, limits: Option<TenantLimits>) -> Decision {
     let Some(known) = state.tenants.get(name) else { return Decision::unchanged(Reply::TenantUnknown) };
+    let (closed, limits) = (closed.unwrap_or(known.closed), limits.unwrap_or(known.limits));
     let tenant = Tenant { closed, limits, ..known.clone() };
     if tenant == *known {
         return Decision::unchanged(Reply::Tenant);

@@ -1,6 +1,9 @@
 //! What is known: which revisions of the policies there were, under which number fingerprints take what, who the tenants are.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::control::command::{Signature, Source, TenantLimits};
 use crate::ids::{Digest, PolicyName, RegionName, TenantId};
@@ -39,13 +42,58 @@ pub struct Tenant {
     pub limits: TenantLimits,
 }
 
+/// Which tenants may have keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tenants {
+    /// Only those that were made.
+    #[default]
+    Registered,
+    /// Any. One that was not made has no limits of its own.
+    Any,
+}
+
+impl Tenants {
+    /// From how a data directory says it.
+    #[must_use]
+    pub const fn of(registered: bool) -> Self {
+        if registered { Self::Registered } else { Self::Any }
+    }
+
+    /// Whether only tenants that were made may have keys.
+    #[must_use]
+    pub const fn registered(self) -> bool {
+        match self {
+            Self::Registered => true,
+            Self::Any => false,
+        }
+    }
+}
+
+impl fmt::Display for Tenants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.registered() { "registered" } else { "any" })
+    }
+}
+
+impl FromStr for Tenants {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "registered" => Ok(Self::Registered),
+            "any" => Ok(Self::Any),
+            _ => Err(format!("{text:?} is neither registered (those that `holdfast ctl tenant create` made) nor any")),
+        }
+    }
+}
+
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     /// The revisions, by number from 1. Revision 0 is that of no policies.
-    pub revisions: BTreeMap<u32, Revision>,
+    pub revisions: BTreeMap<u32, Arc<Revision>>,
     /// The files of the current revision.
-    pub sources: Vec<Source>,
+    pub sources: Arc<[Source]>,
     /// What fingerprints take of a request, by number, as canonical JSON. The built-in one is not among them.
     pub selections: BTreeMap<u32, String>,
     /// The tenants.
@@ -62,6 +110,6 @@ impl State {
     /// The policies of the current revision.
     #[must_use]
     pub fn policies(&self) -> BTreeMap<PolicyName, Known> {
-        self.revisions.last_key_value().map(|(_, revision)| revision.policies.clone()).unwrap_or_default()
+        self.revisions.last_key_value().map(|(_, last)| last.policies.clone()).unwrap_or_default()
     }
 }

@@ -11,11 +11,11 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::clock;
+use crate::control::state::Tenants;
 use crate::node::NodeError;
 use crate::node::settings::Founder;
 use crate::peers::Peers;
 use crate::raft::{Address, NodeId};
-use crate::region::policies::Tenants;
 use crate::router::cluster::Cluster;
 use crate::router::rules::lost_disk;
 use crate::wire::v1::{Facts, HelloReply, HelloRequest, Node};

@@ -2,8 +2,8 @@
 //! members of the cluster say that the node joins.
 
 use crate::codec::pb;
+use crate::control::state::Tenants;
 use crate::node::settings::{NodeSettings, Origin, Shape};
-use crate::region::policies::Tenants;
 use crate::store::StoreError;
 use crate::wire::v1::Facts;
 

@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::clock;
+use crate::control::state::Tenants;
 use crate::node::NodeError;
 use crate::node::bootstrap::misfit;
 use crate::node::settings::Join;
 use crate::peers::{self, Peers};
 use crate::raft::{Address, NodeId};
-use crate::region::policies::Tenants;
 use crate::router::cluster::Cluster;
 use crate::router::rules::lost_disk;
 use crate::wire::v1::{Facts, HelloReply, HelloRequest, JoinRequest, Node};

@@ -21,11 +21,11 @@ use tokio::time::timeout;
 
 use crate::api::{self, ApiSettings};
 use crate::codec::pb;
+use crate::control::state::Tenants;
 use crate::ids::{PartitionCount, RegionName};
 use crate::node::settings::{Founder, NodeSettings, Origin};
 use crate::peers::Peers;
 use crate::raft::{Address, GroupSettings, LogThread, NodeId};
-use crate::region::policies::Tenants;
 use crate::region::{Region, RegionSettings};
 use crate::router::Router;
 use crate::router::cluster::Cluster;

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::control::state::Tenants;
 use crate::ids::{PartitionCount, RegionName};
 use crate::policy::Severity;
-use crate::region::policies::Tenants;
 
 /// What a node needs to know.
 #[derive(Clone, Debug)]

@@ -118,7 +118,7 @@ impl Fixture {
             region: eu(),
             homes: vec![eu()],
             partitions,
-            tenants: crate::region::policies::Tenants::Any,
+            tenants: crate::control::state::Tenants::Any,
             severity: Severity::High,
             min_free_disk_bytes: 0,
             accept_clock_jump: false,

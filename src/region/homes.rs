@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 use holdfast_client::keys::{self, KeyKind};
 
 use crate::control::State;
+use crate::control::state::Tenants;
 use crate::ids::{RecordKey, RegionName};
 use crate::raft::Group;
 use crate::region::calls::Invalid;
-use crate::region::policies::Tenants;
 
 /// The homes that the cluster was made with, in their order, and whose tenants' they are.
 pub(super) struct Homes {

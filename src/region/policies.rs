@@ -1,15 +1,13 @@
 //! What a region makes of the control state: the policies that hold, read once a revision, and who may have keys.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{self, Monotonic};
 use crate::control::audit::Entry;
 use crate::control::selection::{BUILT_IN, Spec};
-use crate::control::state::Revision;
+use crate::control::state::{Revision, Tenants};
 use crate::control::usage::Usage;
 use crate::control::{self, State};
 use crate::ids::{EndpointName, PartitionId, RecordKey, RegionName, TenantId};
@@ -24,51 +22,6 @@ use crate::reservation::record::Terms;
 
 /// How long a node waits to hear of a tenant or a selection that others know.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Which tenants may have keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tenants {
-    /// Only those that were made.
-    #[default]
-    Registered,
-    /// Any. One that was not made has no limits of its own.
-    Any,
-}
-
-impl Tenants {
-    /// From how a data directory says it.
-    #[must_use]
-    pub const fn of(registered: bool) -> Self {
-        if registered { Self::Registered } else { Self::Any }
-    }
-
-    /// Whether only tenants that were made may have keys.
-    #[must_use]
-    pub const fn registered(self) -> bool {
-        match self {
-            Self::Registered => true,
-            Self::Any => false,
-        }
-    }
-}
-
-impl fmt::Display for Tenants {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.registered() { "registered" } else { "any" })
-    }
-}
-
-impl FromStr for Tenants {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "registered" => Ok(Self::Registered),
-            "any" => Ok(Self::Any),
-            _ => Err(format!("{text:?} is neither registered (those that `holdfast ctl tenant create` made) nor any")),
-        }
-    }
-}
 
 /// The policies that hold, as this node has read them.
 pub(super) struct Policies {

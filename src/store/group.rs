@@ -219,9 +219,9 @@ impl GroupFamily {
         let mut state = State::default();
         self.each(keys::Kind::Revisions, |_, value| {
             let (number, revision, sources) = codec::control::decode_revision(value)?;
-            state.revisions.insert(number, revision);
+            state.revisions.insert(number, Arc::new(revision));
             // They come in the order of their numbers, and the last one holds.
-            state.sources = sources;
+            state.sources = sources.into();
             Ok(())
         })?;
         self.each(keys::Kind::Selections, |_, value| {

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::{Database, StoreError};
 use crate::codec::{self, keys, pb};
+use crate::control::state::Tenants;
 
 /// The database's directory inside the data directory.
 pub(super) const DATABASE: &str = "db";
@@ -137,7 +138,7 @@ fn write(path: &Path, identity: &pb::Identity) -> Result<(), StoreError> {
 
 /// As the setting spells it.
 fn tenants(identity: &pb::Identity) -> String {
-    if identity.registered_tenants { "registered" } else { "any" }.to_owned()
+    Tenants::of(identity.registered_tenants).to_string()
 }
 
 /// What a directory was made with is what it is started with.

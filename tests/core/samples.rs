@@ -326,7 +326,7 @@ pub(crate) fn control_batch() -> Batch {
     let kinds = [
         control::Kind::SetPolicies { expected: 3, sources: vec![source()], policies: vec![summary] },
         control::Kind::CreateTenant { name: tenant.clone(), home: Some(home), limits: tenant_limits() },
-        control::Kind::ChangeTenant { name: tenant, closed: true, limits: TenantLimits::default() },
+        control::Kind::ChangeTenant { name: tenant, closed: Some(true), limits: Some(TenantLimits::default()) },
         control::Kind::Note { action: Action::ChangeMembers, target: "promoted node 4".to_owned() },
     ];
     let signed = |kind| Operation::Control(Box::new(control::Command { signature: signature(), kind }));

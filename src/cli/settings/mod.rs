@@ -18,8 +18,8 @@ use std::path::PathBuf;
 
 use clap::Args as _;
 
+use crate::control::state::Tenants;
 use crate::limits;
-use crate::region::policies::Tenants;
 use crate::telemetry::LogFormat;
 
 /// What a node starts with, as it is written down. Absent means: not said here.

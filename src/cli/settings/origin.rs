@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::cli::settings::region::{self, host_port};
 use crate::cli::settings::resolve::{SettingsError, bounded, check_homes, home, partition_count, required};
 use crate::cli::settings::{DEFAULT_LISTEN, Settings};
+use crate::control::state::Tenants;
 use crate::node::settings::{Founder, Join, Origin, Plan, Shape};
-use crate::region::policies::Tenants;
 
 /// Addresses of members that a node may ask: more than a region has nodes helps nobody.
 const MAX_JOIN: usize = 64;

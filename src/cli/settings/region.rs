@@ -10,10 +10,10 @@ use toml::Spanned;
 
 use crate::cli::settings::file::{self, FileError, MAX_FILE_BYTES, line_of};
 use crate::cli::settings::resolve::check_homes;
+use crate::control::state::Tenants;
 use crate::ids::{PartitionCount, RegionName};
 use crate::limits;
 use crate::node::settings::{Founder, Plan, Shape};
-use crate::region::policies::Tenants;
 
 /// Characters of a cluster's name: a generated one has 36.
 const MAX_CLUSTER_ID: usize = 64;

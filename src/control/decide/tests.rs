@@ -30,7 +30,8 @@ fn create(name: &str, home: Option<&str>, limits: TenantLimits) -> Command {
     Command { signature: signature(), kind: Kind::CreateTenant { name: tenant(name), home, limits } }
 }
 
-fn change(name: &str, closed: bool, limits: TenantLimits) -> Command {
+fn change(name: &str, closed: impl Into<Option<bool>>, limits: impl Into<Option<TenantLimits>>) -> Command {
+    let (closed, limits) = (closed.into(), limits.into());
     Command { signature: signature(), kind: Kind::ChangeTenant { name: tenant(name), closed, limits } }
 }
 
@@ -146,4 +147,25 @@ fn what_was_decided_elsewhere_is_only_noted() {
     let (reply, audited) = then(&mut state, &Command { signature: signature(), kind }, 10);
     assert_eq!((reply, audited.as_deref()), (Reply::Noted, Some("change-members promoted node 4: ")));
     assert_eq!(state, State::default());
+}
+
+#[test]
+fn what_a_change_does_not_name_stays_whatever_was_decided_meanwhile() {
+    let mut state = State::default();
+    then(&mut state, &create("acme", None, TenantLimits::default()), 10);
+    let most = TenantLimits { max_keys: Some(5), ..TenantLimits::default() };
+    // Both were asked for at once, by operators who knew an open tenant without limits.
+    then(&mut state, &change("acme", true, None), 11);
+    then(&mut state, &change("acme", None, most), 12);
+    let known = state.tenants.get(&tenant("acme")).unwrap();
+    assert_eq!((known.closed, known.limits), (true, most));
+}
+
+#[test]
+fn taking_every_policy_away_may_be_sent_twice() {
+    let mut state = State::default();
+    then(&mut state, &set(0, "1", vec![summary("a", 1, "")]), 10);
+    let nothing = set(1, "", Vec::new());
+    assert_eq!(then(&mut state, &nothing, 11).0, Reply::Policies { revision: 2 });
+    assert_eq!(then(&mut state, &nothing, 12), (Reply::Policies { revision: 2 }, None));
 }
