@@ -20,7 +20,7 @@ use crate::wire::v1::peer_client::PeerClient;
 use crate::wire::v1::{Facts, Node};
 
 /// The version of the protocol between nodes.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// How long a connection may take to come up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

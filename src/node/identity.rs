@@ -23,9 +23,9 @@ pub(super) fn asked(
                 Some(found) => found.cluster_id.clone(),
                 None => random_name()?,
             };
-            of_shape(cluster_id, shape)
+            of_shape(cluster_id, shape, found)
         }
-        Origin::Region(plan) => of_shape(plan.cluster_id.clone(), &plan.shape),
+        Origin::Region(plan) => of_shape(plan.cluster_id.clone(), &plan.shape, found),
         Origin::Join(join) => {
             let known = found.map(facts).or_else(|| learned.cloned()).unwrap_or_default();
             pb::Identity {
@@ -41,13 +41,14 @@ pub(super) fn asked(
     Ok(pb::Identity { node_id, disk: random_name()?, ..identity })
 }
 
-fn of_shape(cluster_id: String, shape: &Shape) -> pb::Identity {
+fn of_shape(cluster_id: String, shape: &Shape, found: Option<&pb::Identity>) -> pb::Identity {
+    let made = found.map(|found| Tenants::of(found.registered_tenants));
     pb::Identity {
         cluster_id,
         region: shape.region.as_str().to_owned(),
         partitions: u32::from(shape.partitions.get().get()),
         homes: shape.homes.iter().map(|home| home.as_str().to_owned()).collect(),
-        registered_tenants: shape.tenants.registered(),
+        registered_tenants: shape.tenants.or(made).unwrap_or_default().registered(),
         ..pb::Identity::default()
     }
 }
@@ -77,4 +78,27 @@ pub(super) fn secret() -> std::io::Result<[u8; 32]> {
     let mut secret = [0_u8; 32];
     rand::rngs::OsRng.try_fill_bytes(&mut secret).map_err(std::io::Error::other)?;
     Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{PartitionCount, RegionName};
+
+    fn shape(tenants: Option<Tenants>) -> Shape {
+        let region = RegionName::parse("eu").unwrap();
+        Shape { homes: vec![region.clone()], region, partitions: PartitionCount::new(4).unwrap(), tenants }
+    }
+
+    #[test]
+    fn a_directory_keeps_the_tenants_that_it_was_made_for_unless_others_are_asked_for() {
+        let made = |registered_tenants| pb::Identity { registered_tenants, ..pb::Identity::default() };
+        let asks =
+            |tenants, found: Option<&pb::Identity>| of_shape("c".to_owned(), &shape(tenants), found).registered_tenants;
+        assert!(asks(None, None), "a new one serves those that are made");
+        assert!(!asks(None, Some(&made(false))), "one from before there were any");
+        assert!(asks(None, Some(&made(true))));
+        assert!(asks(Some(Tenants::Registered), Some(&made(false))), "which the directory then refuses");
+        assert!(!asks(Some(Tenants::Any), None));
+    }
 }

@@ -63,8 +63,8 @@ pub struct Shape {
     pub partitions: PartitionCount,
     /// The homes that keys belong to.
     pub homes: Vec<RegionName>,
-    /// Which tenants may have keys.
-    pub tenants: Tenants,
+    /// Which tenants may have keys. Not said: as the data directory was made, and only those that were made in a new one.
+    pub tenants: Option<Tenants>,
 }
 
 /// What a region file says.

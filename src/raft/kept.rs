@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::codec::pb;
-use crate::control::usage::{Size, Usages};
+use crate::control::usage::{Size, Usage, Usages};
 use crate::control::{State, Write};
 use crate::ids::{EndpointName, TenantId};
 use crate::store::{GroupBatch, GroupFamily, StoreError};
@@ -35,23 +35,26 @@ impl Seen {
         read(&self.usages.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Everything as it is stored. Usage that was never counted is counted now, and written with the next batch.
-    pub(super) fn load(&self, family: &GroupFamily, state: &mut pb::GroupState) -> Result<GroupBatch, StoreError> {
-        let control = family.control()?;
-        let mut batch = GroupBatch::default();
+    /// Reads the group's state, and keeps what belongs here. Usage that was never counted is counted, and written with the
+    /// state that says so. Reads much, and waits for the disk.
+    pub(super) fn load(&self, family: &GroupFamily) -> Result<pb::GroupState, StoreError> {
+        let stored = family.state()?;
+        let is_new = stored.is_none();
+        let mut state = stored.unwrap_or_default();
         let usages = match state.usage_counted {
             true => family.usages()?,
-            false => family.count_usages()?,
-        };
-        if !state.usage_counted {
-            for (tenant, endpoint, usage) in usages.all() {
-                batch.put_usage(tenant, endpoint, usage);
+            false => {
+                let usages = family.count_usages()?;
+                state.usage_counted = true;
+                if !is_new {
+                    recounted(family, &usages, &state)?;
+                }
+                usages
             }
-            state.usage_counted = true;
-        }
-        *self.control.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(control);
+        };
+        self.set_control(Arc::new(family.control()?));
         *self.usages.write().unwrap_or_else(PoisonError::into_inner) = usages;
-        Ok(batch)
+        Ok(state)
     }
 
     /// From now on readers see this.
@@ -77,6 +80,19 @@ impl Seen {
     }
 }
 
+/// Writes what was counted in the place of what may be left of an earlier count.
+fn recounted(family: &GroupFamily, usages: &Usages, state: &pb::GroupState) -> Result<(), StoreError> {
+    let mut batch = GroupBatch::default();
+    for (tenant, endpoint, _) in family.usages()?.all() {
+        batch.put_usage(tenant, endpoint, Usage::default());
+    }
+    for (tenant, endpoint, usage) in usages.all() {
+        batch.put_usage(tenant, endpoint, usage);
+    }
+    batch.put_state(state);
+    family.write(batch)
+}
+
 /// Stores what a decision changed.
 pub(super) fn store(state: &State, writes: &[Write], batch: &mut GroupBatch) {
     for write in writes {
@@ -99,4 +115,10 @@ pub(super) fn store(state: &State, writes: &[Write], batch: &mut GroupBatch) {
             }
         }
     }
+}
+
+/// A group's state as a start reads it.
+#[cfg(test)]
+pub(crate) fn reload(family: &GroupFamily) -> Result<pb::GroupState, StoreError> {
+    Seen::default().load(family)
 }

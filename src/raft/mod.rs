@@ -29,6 +29,8 @@ mod types;
 
 pub use gauges::Gauges;
 pub use group::{Group, GroupSettings, Leadership, Membership, Progress};
+#[cfg(test)]
+pub(crate) use kept::reload;
 pub use log_thread::{LogHandle, LogThread};
 pub use peer::Refused;
 pub use state_machine::{Change, Hook, Hooks, ReplacedHook};

@@ -107,17 +107,13 @@ pub(super) fn key_facts(key: &RecordKey) -> KeyFacts {
 
 impl Machine {
     pub(super) fn open(family: GroupFamily, hooks: Arc<Hooks>, log: GroupLog) -> Result<Self, StoreError> {
-        let mut state = family.state()?.unwrap_or_default();
         let seen = Seen::default();
-        let counted = seen.load(&family, &mut state)?;
+        let state = seen.load(&family)?;
         let view = Arc::new(RwLock::new(Arc::new(state.clone())));
         let exports = Exports::new(family.clone());
         let mut machine =
             Self { family, state, view, seen, hooks, log, swept: Arc::default(), exports, at_start: Meta::default() };
         machine.at_start = machine.meta()?;
-        if counted.bytes() > 0 {
-            machine.family.write(counted)?;
-        }
         Ok(machine)
     }
 
@@ -281,8 +277,11 @@ impl Machine {
             }
             if let Some(digest) = &decision.envelope {
                 chunk.batch.put_envelope(key, digest, operation.envelope.clone());
-                let bytes = u64::try_from(operation.envelope.len()).unwrap_or(u64::MAX);
-                next.envelope_bytes = next.envelope_bytes.saturating_add(bytes);
+                // Under one digest stands one envelope, however many attempts told it.
+                if record.is_none_or(|record| record.envelopes().all(|known| known != *digest)) {
+                    let bytes = u64::try_from(operation.envelope.len()).unwrap_or(u64::MAX);
+                    next.envelope_bytes = next.envelope_bytes.saturating_add(bytes);
+                }
             }
             let now_size = chunk.batch.put_record(key, record, &next);
             let before = record.zip(size).map(|(record, size)| (record.endpoint.clone(), size));
@@ -506,18 +505,15 @@ impl RaftStateMachine<Types> for Machine {
         let (SnapshotData::Received(arrived), Some(last)) = (snapshot, meta.last_log_id) else {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "only what a leader sent is installed"));
         };
-        let family = self.family.clone();
+        let (family, seen) = (self.family.clone(), self.seen.clone());
         let id = entry_id_to(&last);
         let installed = tokio::task::spawn_blocking(move || {
             let Arrived { received, place } = *arrived;
             let installed = family.install(received, id);
             drop(place);
-            installed.and_then(|()| family.state())
+            installed.and_then(|()| seen.load(&family))
         });
-        let state = installed.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
-        self.state = state.unwrap_or_default();
-        let counted = self.seen.load(&self.family, &mut self.state).map_err(io::Error::other)?;
-        self.family.write(counted).map_err(io::Error::other)?;
+        self.state = installed.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
         if self.meta().map_err(io::Error::other)? != *meta {
             let text = format!("the snapshot up to {last} has other members than its leader says");
             return Err(io::Error::other(StoreError::Damaged(text)));

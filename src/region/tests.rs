@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::calls::{
-    Certainty, CompleteCall, ExtendCall, Failure, GrantCall, Invalid, LookupCall, ReleaseCall, ReserveOutcome,
+    Certainty, CompleteCall, Envelope, ExtendCall, Failure, GrantCall, Invalid, LookupCall, ReleaseCall, ReserveOutcome,
 };
 use super::fixture::{Fixture, LEADER, completed, envelope, fingerprint, granted, in_ms, key, late, open, reserve};
 use super::partition::{Basis, Partition};
@@ -214,4 +214,42 @@ async fn what_keys_take_up_is_counted_as_it_would_be_from_the_records() {
     assert!(seen.of_tenant(&key("a").tenant).bytes > 2 * u64::try_from(envelope().body.len()).unwrap());
     assert_eq!(group.family().usages().unwrap(), seen, "as it is stored");
     assert_eq!(group.family().count_usages().unwrap(), seen, "as a state from before they were counted is read");
+}
+
+#[tokio::test]
+async fn an_envelope_that_two_attempts_tell_stands_once_and_is_counted_once() {
+    let node = Fixture::alone().await;
+    let first_token = token(&node.region.reserve(&reserve("a"), late()).await.unwrap().outcome);
+    let back = ReleaseCall(GrantCall { key: key("a"), token: first_token.clone() });
+    node.region.release(&back, late()).await.unwrap();
+    let second_token = token(&node.region.reserve(&reserve("a"), late()).await.unwrap().outcome);
+    let told = Envelope { body: vec![7; 10_000].into(), ..envelope() };
+    let bytes = || first(&node).group.usages(|usages| usages.of_tenant(&key("a").tenant).bytes);
+    for token in [second_token, first_token] {
+        let call = CompleteCall { key: key("a"), token, envelope: told.clone(), retention_ms: None };
+        node.region.complete(&call, late()).await.unwrap();
+    }
+    assert!((10_000..12_000).contains(&bytes()), "{}", bytes());
+}
+
+#[tokio::test]
+async fn a_state_from_before_usage_was_counted_is_counted_and_nothing_is_left_of_an_earlier_count() {
+    let node = Fixture::alone().await;
+    node.region.reserve(&reserve("a"), late()).await.unwrap();
+    let group = &first(&node).group;
+    let family = group.family().clone();
+    let seen = group.usages(Clone::clone);
+    // As a version that does not count would have left it: a count that is not kept up, and a state that says nothing.
+    let mut batch = crate::store::GroupBatch::default();
+    let gone = crate::ids::EndpointName::parse("gone").unwrap();
+    batch.put_usage(&key("a").tenant, &gone, crate::control::usage::Usage { keys: 9, bytes: 9 });
+    let state = family.state().unwrap().unwrap();
+    batch.put_state(&pb::GroupState { usage_counted: false, ..state });
+    family.write(batch).unwrap();
+    assert_ne!(family.usages().unwrap(), seen);
+    node.region.shutdown().await;
+    let opened = crate::raft::reload(&family).unwrap();
+    assert!(opened.usage_counted);
+    assert_eq!(family.usages().unwrap(), seen);
+    assert!(family.state().unwrap().unwrap().usage_counted, "and it is not counted again");
 }

@@ -18,7 +18,6 @@ use std::path::PathBuf;
 
 use clap::Args as _;
 
-use crate::control::state::Tenants;
 use crate::limits;
 use crate::telemetry::LogFormat;
 
@@ -150,7 +149,7 @@ impl Settings {
             node_id: Some(1),
             partitions: Some(limits::DEFAULT_PARTITIONS),
             homes: None,
-            tenants: Some(Tenants::Registered.to_string()),
+            tenants: None,
             severity: Some(crate::policy::Severity::High.to_string()),
             max_envelope_body_bytes: u64::try_from(limits::DEFAULT_ENVELOPE_BODY_BYTES).ok(),
             max_connections: u64::try_from(limits::MAX_CONNECTIONS).ok(),

@@ -27,9 +27,14 @@ pub(super) fn plan(settings: &Settings) -> Result<Option<Plan>, SettingsError> {
 
 /// Where the cluster comes from. `settings` are those that somebody wrote, without defaults.
 pub(super) fn origin(settings: &Settings, plan: Option<Plan>) -> Result<Origin, SettingsError> {
-    if let Some(plan) = &plan {
-        agrees(settings, plan)?;
-    }
+    let plan = match plan {
+        None => None,
+        Some(mut plan) => {
+            agrees(settings, &plan)?;
+            plan.shape.tenants = plan.shape.tenants.or(tenants(settings)?);
+            Some(plan)
+        }
+    };
     match (&settings.join, plan) {
         (Some(addresses), plan) => {
             // The default is most likely another node's.
@@ -65,7 +70,7 @@ fn shape(settings: &Settings) -> Result<Shape, SettingsError> {
         homes: check_homes(&region, &homes)?,
         region: home("region", &region)?,
         partitions: partition_count(partitions)?,
-        tenants: tenants(settings)?.unwrap_or_default(),
+        tenants: tenants(settings)?,
     })
 }
 
@@ -88,7 +93,7 @@ fn joining(settings: &Settings, addresses: &[String], plan: Option<Plan>) -> Res
             region: Some(shape.region.as_str().to_owned()),
             partitions: Some(u32::from(shape.partitions.get().get())),
             homes: Some(shape.homes.iter().map(|home| home.as_str().to_owned()).collect()),
-            tenants: Some(shape.tenants),
+            tenants: shape.tenants,
         },
         None => Join {
             addresses,
@@ -110,9 +115,10 @@ fn agrees(settings: &Settings, plan: &Plan) -> Result<(), SettingsError> {
         ("region", settings.region.clone(), region.to_owned()),
         ("partitions", settings.partitions.map(|count| count.to_string()), partitions.to_string()),
         ("homes", settings.homes.as_ref().map(|names| names.join(",")), homes.join(",")),
-        ("tenants", tenants(settings)?.map(|which| which.to_string()), plan.shape.tenants.to_string()),
     ];
-    for (name, said, planned) in pairs {
+    let said_of_tenants = tenants(settings)?.zip(plan.shape.tenants);
+    let of_tenants = said_of_tenants.map(|(said, planned)| ("tenants", Some(said.to_string()), planned.to_string()));
+    for (name, said, planned) in pairs.into_iter().chain(of_tenants) {
         if let Some(said) = said.filter(|said| *said != planned) {
             return Err(SettingsError::AgainstRegionFile { name, said, planned });
         }

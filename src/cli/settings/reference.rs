@@ -49,6 +49,7 @@ How to go about it: [make a region](../operations/make-a-region.md), [add a node
 fn without_default(name: &str) -> &'static str {
     match name {
         "homes" => "the region",
+        "tenants" => "as the data directory was made; `registered` in a new one",
         "advertise" => "`listen`",
         "peer_advertise" => "`peer_listen`",
         "peer_listen" | "region_file" | "join" => "none",

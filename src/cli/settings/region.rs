@@ -80,8 +80,11 @@ fn plan(written: &Written) -> Result<Plan, Wrong> {
     let partitions = PartitionCount::new(count).ok_or_else(out)?;
     let founders = founders(&written.node)?;
     let tenants = match &written.tenants {
-        None => Tenants::default(),
-        Some(text) => text.get_ref().parse().map_err(|why| (text.span(), format!("tenants: {why}")))?,
+        None => None,
+        Some(text) => {
+            let parsed: Result<Tenants, String> = text.get_ref().parse();
+            Some(parsed.map_err(|why| (text.span(), format!("tenants: {why}")))?)
+        }
     };
     Ok(Plan { cluster_id: name.clone(), shape: Shape { region, partitions, homes, tenants }, founders })
 }
