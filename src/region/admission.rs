@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::control::command::TenantLimits;
 use crate::control::usage::Usage;
-use crate::ids::{EndpointName, TenantId};
+use crate::ids::{EndpointName, IdempotencyKey, RecordKey, TenantId};
 use crate::limits;
 use crate::policy::document::Limits;
 use crate::region::rates::{self, Rate};
@@ -22,10 +22,10 @@ use crate::reservation::reply::Limit;
 /// When to ask again after a quota refused: room comes when records expire.
 const QUOTA_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whose key it would be.
+/// Which key it would be.
 #[derive(Clone, Copy)]
 pub(super) struct Who<'a> {
-    pub(super) tenant: &'a TenantId,
+    pub(super) key: &'a RecordKey,
     pub(super) endpoint: &'a EndpointName,
 }
 
@@ -56,14 +56,21 @@ pub(super) enum Admitted<'a> {
 /// The new keys that this node has proposed, by whose they are.
 #[derive(Default)]
 pub(super) struct Admission {
-    flying: Mutex<HashMap<TenantId, HashMap<EndpointName, u64>>>,
+    flying: Mutex<HashMap<TenantId, OnTheWay>>,
 }
 
-/// One new key on its way.
+/// One tenant's new keys on their way.
+#[derive(Default)]
+struct OnTheWay {
+    /// Each with the endpoint that it counts for, and how many calls ask for it: they make one record together.
+    keys: HashMap<IdempotencyKey, (EndpointName, usize)>,
+    endpoints: HashMap<EndpointName, u64>,
+}
+
+/// One call for a new key, on its way.
 pub(super) struct Flying<'a> {
     admission: &'a Admission,
-    tenant: TenantId,
-    endpoint: EndpointName,
+    key: RecordKey,
 }
 
 impl Caps {
@@ -94,53 +101,137 @@ impl Admission {
     /// Admits a new key, or names the quota that refuses it. `stored` is read while nothing else is admitted.
     pub(super) fn quota(&self, who: Who<'_>, caps: &Caps, stored: impl FnOnce() -> Stored) -> Admitted<'_> {
         if !caps.has_quota() {
-            let Stored { endpoint, endpoints, .. } = stored();
-            return match endpoint.keys == 0 && endpoints >= limits::MAX_TENANT_ENDPOINTS {
-                true => Admitted::No { limit: Limit::Endpoints, retry_after: QUOTA_PATIENCE },
-                false => Admitted::Yes(None),
-            };
+            return refusal(caps, &stored(), 0, 0).map_or(Admitted::Yes(None), no);
         }
         let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_tenant = flying.get(who.tenant);
-        let on_the_way: u64 = of_tenant.map_or(0, |endpoints| endpoints.values().sum());
-        let of_endpoint = of_tenant.and_then(|endpoints| endpoints.get(who.endpoint)).copied().unwrap_or_default();
-        let stored = stored();
-        let full = |most: Option<u64>, taken: u64| most.is_some_and(|most| taken >= most);
-        let refused = if full(caps.tenant.max_keys, stored.tenant.keys.saturating_add(on_the_way)) {
-            Some(Limit::TenantKeys)
-        } else if full(caps.tenant.max_bytes, stored.tenant.bytes) {
-            Some(Limit::TenantBytes)
-        } else if full(caps.endpoint.max_keys, stored.endpoint.keys.saturating_add(of_endpoint)) {
-            Some(Limit::EndpointKeys)
-        } else if full(caps.endpoint.max_bytes, stored.endpoint.bytes) {
-            Some(Limit::EndpointBytes)
-        } else if stored.endpoint.keys == 0 && stored.endpoints >= limits::MAX_TENANT_ENDPOINTS {
-            Some(Limit::Endpoints)
-        } else {
-            None
-        };
-        if let Some(limit) = refused {
-            return Admitted::No { limit, retry_after: QUOTA_PATIENCE };
+        let of_tenant = flying.entry(who.key.tenant.clone()).or_default();
+        let admitted = || Admitted::Yes(Some(Flying { admission: self, key: who.key.clone() }));
+        if let Some((_, calls)) = of_tenant.keys.get_mut(&who.key.key) {
+            *calls = calls.saturating_add(1);
+            return admitted();
         }
-        let count = flying.entry(who.tenant.clone()).or_default().entry(who.endpoint.clone()).or_default();
+        let on_the_way = u64::try_from(of_tenant.keys.len()).unwrap_or(u64::MAX);
+        let of_endpoint = of_tenant.endpoints.get(who.endpoint).copied().unwrap_or_default();
+        if let Some(limit) = refusal(caps, &stored(), on_the_way, of_endpoint) {
+            if of_tenant.keys.is_empty() {
+                flying.remove(&who.key.tenant);
+            }
+            return no(limit);
+        }
+        of_tenant.keys.insert(who.key.key.clone(), (who.endpoint.clone(), 1));
+        let count = of_tenant.endpoints.entry(who.endpoint.clone()).or_default();
         *count = count.saturating_add(1);
-        drop(flying);
-        Admitted::Yes(Some(Flying { admission: self, tenant: who.tenant.clone(), endpoint: who.endpoint.clone() }))
+        admitted()
     }
+}
+
+fn no(limit: Limit) -> Admitted<'static> {
+    Admitted::No { limit, retry_after: QUOTA_PATIENCE }
+}
+
+/// The first quota that has no room for one key more.
+fn refusal(caps: &Caps, stored: &Stored, on_the_way: u64, of_endpoint: u64) -> Option<Limit> {
+    let full = |most: Option<u64>, taken: u64| most.is_some_and(|most| taken >= most);
+    let Stored { tenant, endpoint, endpoints } = stored;
+    let checks = [
+        (full(caps.tenant.max_keys, tenant.keys.saturating_add(on_the_way)), Limit::TenantKeys),
+        (full(caps.tenant.max_bytes, tenant.bytes), Limit::TenantBytes),
+        (full(caps.endpoint.max_keys, endpoint.keys.saturating_add(of_endpoint)), Limit::EndpointKeys),
+        (full(caps.endpoint.max_bytes, endpoint.bytes), Limit::EndpointBytes),
+        (endpoint.keys == 0 && *endpoints >= limits::MAX_TENANT_ENDPOINTS, Limit::Endpoints),
+    ];
+    checks.into_iter().find(|(refuses, _)| *refuses).map(|(_, limit)| limit)
 }
 
 impl Drop for Flying<'_> {
     fn drop(&mut self) {
         let mut flying = self.admission.flying.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(endpoints) = flying.get_mut(&self.tenant) else { return };
-        if let Some(count) = endpoints.get_mut(&self.endpoint) {
+        let Some(of_tenant) = flying.get_mut(&self.key.tenant) else { return };
+        let Some((endpoint, calls)) = of_tenant.keys.get_mut(&self.key.key) else { return };
+        *calls = calls.saturating_sub(1);
+        if *calls > 0 {
+            return;
+        }
+        if let Some(count) = of_tenant.endpoints.get_mut(endpoint) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                endpoints.remove(&self.endpoint);
+                of_tenant.endpoints.remove(endpoint);
             }
         }
-        if endpoints.is_empty() {
-            flying.remove(&self.tenant);
+        of_tenant.keys.remove(&self.key.key);
+        if of_tenant.keys.is_empty() {
+            flying.remove(&self.key.tenant);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::region::fixture::key;
+
+    fn endpoint(name: &str) -> EndpointName {
+        EndpointName::parse(name).unwrap()
+    }
+
+    fn caps(tenant_keys: Option<u64>, endpoint_keys: Option<u64>) -> Caps {
+        Caps {
+            tenant: TenantLimits { max_keys: tenant_keys, ..TenantLimits::default() },
+            endpoint: Limits { max_keys: endpoint_keys, ..Limits::default() },
+        }
+    }
+
+    /// Asks for a key where so many are stored.
+    fn ask<'a>(
+        admission: &'a Admission,
+        name: &str,
+        of: &str,
+        caps: &Caps,
+        keys: u64,
+    ) -> Result<Option<Flying<'a>>, Limit> {
+        let usage = Usage { keys, bytes: 0 };
+        let (key, endpoint) = (key(name), endpoint(of));
+        let stored = || Stored { tenant: usage, endpoint: usage, endpoints: 0 };
+        match admission.quota(Who { key: &key, endpoint: &endpoint }, caps, stored) {
+            Admitted::Yes(flying) => Ok(flying),
+            Admitted::No { limit, .. } => Err(limit),
+        }
+    }
+
+    #[test]
+    fn what_is_on_the_way_counts_until_it_has_arrived() {
+        let (admission, caps) = (Admission::default(), caps(Some(3), None));
+        let first = ask(&admission, "a", "pay", &caps, 1);
+        let _second = ask(&admission, "b", "pay", &caps, 1);
+        assert_eq!(ask(&admission, "c", "pay", &caps, 1).err(), Some(Limit::TenantKeys));
+        drop(first);
+        assert!(ask(&admission, "c", "pay", &caps, 1).is_ok(), "one has gone without a record");
+    }
+
+    #[test]
+    fn a_second_call_for_a_key_on_its_way_is_no_second_key() {
+        let (admission, caps) = (Admission::default(), caps(Some(1), None));
+        let first = ask(&admission, "a", "pay", &caps, 0);
+        let second = ask(&admission, "a", "pay", &caps, 0);
+        assert!(second.is_ok(), "it will hear of the first");
+        drop(first);
+        assert_eq!(ask(&admission, "b", "pay", &caps, 0).err(), Some(Limit::TenantKeys), "the second is on its way");
+        drop(second);
+        assert!(admission.flying.lock().unwrap().is_empty(), "nothing is left");
+    }
+
+    #[test]
+    fn an_endpoints_quota_is_its_own() {
+        let (admission, caps) = (Admission::default(), caps(None, Some(1)));
+        let _first = ask(&admission, "a", "pay", &caps, 0);
+        assert_eq!(ask(&admission, "b", "pay", &caps, 0).err(), Some(Limit::EndpointKeys));
+        assert!(ask(&admission, "b", "ship", &caps, 0).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_counted_where_nothing_is_limited() {
+        let admission = Admission::default();
+        assert!(matches!(ask(&admission, "a", "pay", &caps(None, None), u64::MAX), Ok(None)));
+        assert!(admission.flying.lock().unwrap().is_empty());
     }
 }

@@ -118,7 +118,7 @@ impl Region {
             stored
         };
         // A rate counts what it admits, so what a quota refuses is refused first.
-        let flying = match self.admission.quota(Who { tenant, endpoint }, caps, stored) {
+        let flying = match self.admission.quota(Who { key: &call.key, endpoint }, caps, stored) {
             Admitted::Yes(flying) => flying,
             refused @ Admitted::No { .. } => return Ok(refused),
         };

@@ -316,8 +316,15 @@ impl Partition {
                     continue;
                 }
                 None => {
+                    let admitted = admitted(self, is_new);
+                    // Whoever leads without this node's knowledge may know the key, and then no limit refuses it.
+                    if matches!(admitted, Ok(Admitted::No { .. }) | Err(Failure::Invalid(_))) && !*confirmed {
+                        self.group.confirm_read().await.map_err(unproposed)?;
+                        *confirmed = true;
+                        continue;
+                    }
                     // Counted until it is applied, and then with what is stored.
-                    let _flying = match admitted(self, is_new)? {
+                    let _flying = match admitted? {
                         Admitted::Yes(flying) => flying,
                         Admitted::No { limit, retry_after } => {
                             return Ok(Reserved::Other(ReserveOutcome::Limited { limit, retry_after }));

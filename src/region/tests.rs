@@ -6,7 +6,10 @@ use super::calls::{
 use super::fixture::{Fixture, LEADER, completed, envelope, fingerprint, granted, in_ms, key, late, open, reserve};
 use super::partition::{Basis, Partition};
 use crate::clock;
+use crate::codec::batch::Operation;
 use crate::codec::pb;
+use crate::control;
+use crate::control::command::TenantLimits;
 use crate::ids::{Epoch, Nonce};
 use crate::reservation::record::{Record, State};
 use crate::reservation::reply::Grant;
@@ -242,7 +245,7 @@ async fn a_state_from_before_usage_was_counted_is_counted_and_nothing_is_left_of
     // As a version that does not count would have left it: a count that is not kept up, and a state that says nothing.
     let mut batch = crate::store::GroupBatch::default();
     let gone = crate::ids::EndpointName::parse("gone").unwrap();
-    batch.put_usage(&key("a").tenant, &gone, crate::control::usage::Usage { keys: 9, bytes: 9 });
+    batch.put_usage(&key("a").tenant, &gone, control::usage::Usage { keys: 9, bytes: 9 });
     let state = family.state().unwrap().unwrap();
     batch.put_state(&pb::GroupState { usage_counted: false, ..state });
     family.write(batch).unwrap();
@@ -252,4 +255,25 @@ async fn a_state_from_before_usage_was_counted_is_counted_and_nothing_is_left_of
     assert!(opened.usage_counted);
     assert_eq!(family.usages().unwrap(), seen);
     assert!(family.state().unwrap().unwrap().usage_counted, "and it is not counted again");
+}
+
+#[tokio::test]
+async fn a_leader_that_was_deposed_unknowingly_refuses_no_key_for_a_limit() {
+    let tenant = key("a").tenant;
+    let signed = |kind| {
+        let signature = control::Signature { actor: "ada".into(), reason: "a test".into() };
+        Operation::Control(Box::new(control::Command { signature, kind }))
+    };
+    let none = TenantLimits { max_keys: Some(0), ..TenantLimits::default() };
+    let full = control::Kind::CreateTenant { name: tenant.clone(), home: None, limits: none };
+    let closed = control::Kind::ChangeTenant { name: tenant, closed: Some(true), limits: None };
+    let rotate = Operation::RotateClusterKey { key_id: 1, secret: [7; 32], signature: None };
+    for operations in [vec![signed(full.clone())], vec![signed(full), signed(closed)]] {
+        let operations = [vec![open(), rotate.clone()], operations].concat();
+        let node = Fixture::following(operations).await;
+        node.region.tokens.follow(&first(&node).group.state().cluster_keys);
+        first(&node).gate.force(Some(1));
+        let told = node.region.reserve(&reserve("a"), in_ms(500)).await;
+        assert!(matches!(told, Err(Failure::NotLeader { .. })), "it is the leader's to say no: {told:?}");
+    }
 }
