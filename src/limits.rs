@@ -100,6 +100,8 @@ pub const QUOTA_KEYS: RangeInclusive<u64> = 1..=1_000_000_000_000;
 /// Bytes of records that a policy's quota may allow at a time, in bytes: 1 KiB to 1 PiB.
 pub const QUOTA_BYTES: RangeInclusive<u64> = 1_024..=1 << 50;
 
+/// Headers that a policy's fingerprints take: a selection's most, less the request's target, which always counts.
+pub const MAX_FINGERPRINT_HEADERS: usize = holdfast_client::fingerprint::MAX_HEADERS - 1;
 /// Revisions of the policies that are kept: several a week for as long as the longest retention.
 pub const MAX_POLICY_REVISIONS: usize = 1_000;
 /// Different selections of what counts in a fingerprint, over all revisions: a number never changes its meaning, so none is

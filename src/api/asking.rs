@@ -1,14 +1,15 @@
 //! A Reserve from its message to its answer: its fingerprint is taken as the endpoint's policy says, and again as the key's own
 //! grant says if that is another selection. So a change of policies turns no retry into a mismatch.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_client::fingerprint::Selection;
 use holdfast_client::proto::v1;
 
 use super::convert::{self, Asked};
 use super::error::ApiError;
 use crate::clock::Monotonic;
-use crate::control::selection::Spec;
 use crate::ids::Fingerprint;
 use crate::region::calls::{Certainty, Failed, Failure, Placed, ReserveCall, ReserveOutcome};
 use crate::router::{self, Router};
@@ -34,8 +35,8 @@ pub(super) async fn reserve(
     };
     let mut selection = router.region().selection_for(&call.key.tenant, &call.endpoint).map_err(unserved)?;
     for _ in 0..MAX_SELECTIONS {
-        let spec = router.region().selection(selection, until).await.map_err(unserved)?;
-        call.fingerprint = taken(&request, &call, selection, &spec).await?;
+        let followed = router.region().selection(selection, until).await.map_err(unserved)?;
+        call.fingerprint = taken(&request, &call, selection, followed).await?;
         match router.call(&*call, until).await {
             Err(Failed { failure: Failure::OtherSelection { selection: other }, .. }) => selection = other,
             answered => return Ok(answered?),
@@ -51,23 +52,23 @@ fn unserved(failure: Failure) -> ApiError {
 }
 
 /// The fingerprint of a request, taken away from the other calls if the body is large.
-async fn taken(request: &v1::Request, call: &ReserveCall, number: u32, spec: &Spec) -> Result<Fingerprint, ApiError> {
-    let selection = spec.selection().map_err(|error| unserved(unreadable(number, &error)))?;
+async fn taken(
+    request: &v1::Request,
+    call: &ReserveCall,
+    number: u32,
+    selection: Arc<Selection>,
+) -> Result<Fingerprint, ApiError> {
     let endpoint = call.endpoint.clone();
     if request.body.len() <= INLINE_FINGERPRINT_BYTES {
         return Ok(convert::fingerprint_of(request, &endpoint, number, &selection));
     }
     let request = request.clone();
     let take = move || convert::fingerprint_of(&request, &endpoint, number, &selection);
-    tokio::task::spawn_blocking(take).await.map_err(|ended| unserved(unreadable(number, &ended)))
-}
-
-fn unreadable(number: u32, error: &impl std::fmt::Display) -> Failure {
-    Failure::Unavailable {
-        certainty: Certainty::Definite,
-        reason: format!("the request was not fingerprinted under selection {number}: {error}"),
-        retry_after: Duration::from_secs(1),
-    }
+    tokio::task::spawn_blocking(take).await.map_err(|ended| {
+        let reason = format!("the request was not fingerprinted: {ended}");
+        let retry_after = Duration::from_secs(1);
+        unserved(Failure::Unavailable { certainty: Certainty::Definite, reason, retry_after })
+    })
 }
 
 impl Asked {

@@ -15,8 +15,7 @@ use crate::control::audit::{Action, Entry};
 use crate::control::command::{Command, Kind, Signature, Source, Summary, TenantLimits};
 use crate::control::selection::Spec;
 use crate::control::state::{Revision, Tenant};
-use crate::control::usage::Usage;
-use crate::ids::{Digest, EndpointName, PartitionId, PolicyName, RegionName, TenantId};
+use crate::ids::{Digest, PartitionId, PolicyName, RegionName, TenantId};
 use crate::limits;
 use crate::policy::lint::{Level, lint};
 use crate::policy::set::{self, PolicySet};
@@ -212,6 +211,7 @@ async fn tenant_decided(
 ) -> Result<v1::TenantResponse, ApiError> {
     match services.router.decide_control(Command { signature, kind }).await? {
         Reply::Tenant => {
+            // Nothing: it is decided, and this node has not applied it yet.
             let control = services.router.region().control();
             let tenant = control.tenants.get(name).map(|tenant| tenant_to(services, name, tenant, false));
             Ok(v1::TenantResponse { tenant })
@@ -266,9 +266,10 @@ pub(super) async fn tenants(
 
 fn tenant_to(services: &Services, name: &TenantId, tenant: &Tenant, with_endpoints: bool) -> v1::Tenant {
     let TenantLimits { max_keys, max_bytes, keys_per_second, keys_per_second_per_client } = tenant.limits;
-    let usage: BTreeMap<EndpointName, Usage> = services.router.region().usage(name);
-    let total = usage.values().fold(Usage::default(), |sum, one| sum.plus(*one));
-    let endpoints = usage.iter().filter(|_| with_endpoints).map(|(endpoint, usage)| v1::EndpointUsage {
+    let region = services.router.region();
+    let total = region.total_usage(name);
+    let by_endpoint = if with_endpoints { region.usage(name) } else { BTreeMap::new() };
+    let endpoints = by_endpoint.iter().map(|(endpoint, usage)| v1::EndpointUsage {
         endpoint: endpoint.as_str().to_owned(),
         keys: usage.keys,
         bytes: usage.bytes,

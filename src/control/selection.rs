@@ -108,4 +108,19 @@ mod tests {
         assert_eq!(read, Spec::of(&one));
         assert!(read.selection().is_ok());
     }
+
+    #[test]
+    fn whatever_a_policy_may_take_can_be_followed() {
+        let with = |headers: usize| {
+            let headers = (0..headers).map(|number| format!("x-{number}")).collect();
+            let pointers = (0..holdfast_client::fingerprint::MAX_MEMBERS).map(|number| format!("/{number}")).collect();
+            let mut document = Document::defaults(Severity::High);
+            document.fingerprint.headers = Some(headers);
+            document.fingerprint.keep = Some(pointers);
+            document
+        };
+        let most = with(crate::limits::MAX_FINGERPRINT_HEADERS);
+        assert!(most.complete().is_ok() && Spec::of(&most).selection().is_ok());
+        assert!(with(crate::limits::MAX_FINGERPRINT_HEADERS + 1).complete().is_err());
+    }
 }

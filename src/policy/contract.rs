@@ -172,6 +172,11 @@ impl Check {
     fn selection(&mut self, fields: &FingerprintFields) -> Option<Selection> {
         let FingerprintFields { headers, keep, leave_out } = fields;
         let headers = headers.as_deref().unwrap_or_default();
+        if headers.len() > limits::MAX_FINGERPRINT_HEADERS {
+            let most = limits::MAX_FINGERPRINT_HEADERS;
+            self.wrong("fingerprint.headers", format!("names {} headers: name at most {most}", headers.len()));
+            return None;
+        }
         if let Err(error) = Selection::new(headers, Members::All) {
             self.wrong("fingerprint.headers", error);
             return None;

@@ -87,7 +87,7 @@ pub struct Document {
 #[serde(deny_unknown_fields, default)]
 pub struct FingerprintFields {
     /// The headers that count, beside method, endpoint and body
-    #[schemars(length(max = holdfast_client::fingerprint::MAX_HEADERS))]
+    #[schemars(length(max = limits::MAX_FINGERPRINT_HEADERS))]
     pub headers: Option<Vec<String>>,
 
     /// The only members of a JSON body that count, as JSON Pointers (RFC 6901); all count if left out

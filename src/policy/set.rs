@@ -100,6 +100,14 @@ pub struct PolicySet {
     unnamed: Promise,
 }
 
+impl Default for PolicySet {
+    /// No policies: every endpoint has the defaults of `high`.
+    fn default() -> Self {
+        let unnamed = Document::defaults(Severity::High).promise();
+        Self { policies: BTreeMap::new(), order: Vec::new(), unnamed }
+    }
+}
+
 impl PolicySet {
     /// Reads policies from the texts of files.
     ///
@@ -121,8 +129,7 @@ impl PolicySet {
             let why = format!("there are {} policies: have at most {}", policies.len(), limits::MAX_POLICIES);
             refusals.push(refusal("all files", None, None, why));
         }
-        let unnamed = Document::defaults(Severity::High).promise();
-        let mut set = Self { policies, order: Vec::new(), unnamed };
+        let mut set = Self { policies, ..Self::default() };
         set.refuse_ambiguity(&mut refusals);
         set.order = set.rules().into_iter().map(|rule| (rule.target.clone(), rule.name.clone())).collect();
         if refusals.is_empty() { Ok(set) } else { Err(refusals) }

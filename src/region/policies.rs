@@ -1,8 +1,10 @@
 //! What a region makes of the control state: the policies that hold, read once a revision, and who may have keys.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
+
+use holdfast_client::fingerprint::Selection;
 
 use crate::clock::{self, Monotonic};
 use crate::control::audit::Entry;
@@ -10,7 +12,7 @@ use crate::control::selection::{BUILT_IN, Spec};
 use crate::control::state::{Revision, Tenants};
 use crate::control::usage::Usage;
 use crate::control::{self, State};
-use crate::ids::{EndpointName, PartitionId, RecordKey, RegionName, TenantId};
+use crate::ids::{EndpointName, PartitionId, PolicyName, RecordKey, RegionName, TenantId};
 use crate::policy::Severity;
 use crate::policy::contract::Contract;
 use crate::policy::document::{Document, Promise};
@@ -26,15 +28,22 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The policies that hold, as this node has read them.
 pub(super) struct Policies {
     unnamed: Promise,
-    read: Mutex<Arc<Read>>,
+    read: RwLock<Arc<Revised>>,
+    /// One reads a new revision; who else needs it waits.
+    reading: Mutex<()>,
+    /// What stands under the numbers of selections: never anything else.
+    selections: RwLock<BTreeMap<u32, Arc<Selection>>>,
 }
 
 /// One revision of the policies, read.
 #[derive(Default)]
-pub(super) struct Read {
+pub(super) struct Revised {
     revision: u32,
-    /// Why it could not be read: it was checked by a node of a newer version.
-    set: Option<Result<PolicySet, String>>,
+    policies: PolicySet,
+    /// The numbers of their selections.
+    selections: BTreeMap<PolicyName, u32>,
+    /// Why they cannot be read: they were checked by a node of a newer version.
+    unread: Option<String>,
 }
 
 /// What an endpoint of a tenant is promised now.
@@ -45,56 +54,78 @@ pub(super) struct Promised<'a> {
     pub(super) selection: u32,
 }
 
+impl Revised {
+    fn of(control: &State) -> Self {
+        let (revision, known) = (control.revision(), control.policies());
+        let sources: Vec<Source<'_>> =
+            control.sources.iter().map(|source| Source { name: &source.name, text: &source.text }).collect();
+        let selections = known.into_iter().map(|(name, known)| (name, known.selection)).collect();
+        match PolicySet::parse(&sources) {
+            Ok(policies) => Self { revision, policies, selections, unread: None },
+            Err(refusals) => {
+                let error = refusals.first().map(ToString::to_string).unwrap_or_default();
+                tracing::error!(revision, error, "the policies cannot be read: is this node older than the others?");
+                Self { revision, policies: PolicySet::default(), selections, unread: Some(error) }
+            }
+        }
+    }
+}
+
 impl Policies {
     /// What endpoints get that no policy names follows from the severity.
     pub(super) fn new(unnamed: Severity) -> Self {
         let unnamed = Document::defaults(unnamed).promise();
-        Self { unnamed, read: Mutex::default() }
+        Self { unnamed, read: RwLock::default(), reading: Mutex::default(), selections: RwLock::default() }
     }
 
-    /// The current revision, read.
-    pub(super) fn current(&self, control: &State) -> Result<Arc<Read>, Failure> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let revision = control.revision();
-        if read.revision != revision {
-            let sources: Vec<Source<'_>> =
-                control.sources.iter().map(|source| Source { name: &source.name, text: &source.text }).collect();
-            let set = PolicySet::parse(&sources).map_err(|refusals| refusals.first().map(ToString::to_string));
-            let set = set.map_err(Option::unwrap_or_default);
-            if let Err(error) = &set {
-                tracing::error!(revision, error, "the policies cannot be read: is this node older than the others?");
+    /// The policies of a revision, read, or of a later one.
+    pub(super) fn current(&self, control: &State) -> Result<Arc<Revised>, Failure> {
+        let (mut read, revision) = (self.newest(), control.revision());
+        if read.revision < revision {
+            let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+            read = self.newest();
+            if read.revision < revision {
+                read = Arc::new(Revised::of(control));
+                *self.read.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&read);
             }
-            *read = Arc::new(Read { revision, set: Some(set) });
         }
-        match &read.set {
-            Some(Err(error)) => Err(Failure::Unavailable {
+        match &read.unread {
+            Some(error) => Err(Failure::Unavailable {
                 certainty: Certainty::Definite,
                 reason: format!(
                     "this node cannot read revision {revision} of the policies ({error}): is it older than the others?"
                 ),
                 retry_after: Duration::from_secs(5),
             }),
-            Some(Ok(_)) | None => Ok(Arc::clone(&read)),
+            None => Ok(read),
         }
+    }
+
+    fn newest(&self) -> Arc<Revised> {
+        Arc::clone(&self.read.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What an endpoint of a tenant is promised.
     pub(super) fn promised<'a>(
         &'a self,
-        read: &'a Read,
-        control: &State,
+        read: &'a Revised,
         tenant: &TenantId,
         endpoint: &EndpointName,
     ) -> Promised<'a> {
-        let named = read.set.as_ref().and_then(|set| set.as_ref().ok()).and_then(|set| set.named(tenant, endpoint));
-        let Some((name, policy)) = named else {
-            let contract = &self.unnamed.contract;
-            return Promised { contract, terms: contract.terms(read.revision), selection: BUILT_IN };
+        let (contract, selection) = match read.policies.named(tenant, endpoint) {
+            Some((name, policy)) => (&policy.promise.contract, read.selections.get(name).copied().unwrap_or(BUILT_IN)),
+            None => (&self.unnamed.contract, BUILT_IN),
         };
-        let known = control.revisions.get(&read.revision).and_then(|revision| revision.policies.get(name));
-        let contract = &policy.promise.contract;
-        let selection = known.map_or(BUILT_IN, |known| known.selection);
         Promised { contract, terms: contract.terms(read.revision), selection }
+    }
+
+    fn selection(&self, number: u32) -> Option<Arc<Selection>> {
+        self.selections.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned()
+    }
+
+    fn keep_selection(&self, number: u32, selection: &Arc<Selection>) {
+        let mut selections = self.selections.write().unwrap_or_else(PoisonError::into_inner);
+        selections.insert(number, Arc::clone(selection));
     }
 }
 
@@ -114,7 +145,7 @@ impl Region {
     ) -> Result<T, Failure> {
         let control = self.control();
         let read = self.policies.current(&control)?;
-        Ok(with(self.policies.promised(&read, &control, tenant, endpoint), &control))
+        Ok(with(self.policies.promised(&read, tenant, endpoint), &control))
     }
 
     /// The number of what a fingerprint of an endpoint takes now.
@@ -129,13 +160,20 @@ impl Region {
     ///
     /// # Errors
     /// When it is not heard of in time: nothing was done.
-    pub async fn selection(&self, number: u32, until: Monotonic) -> Result<Spec, Failure> {
-        if number == BUILT_IN {
-            return Ok(Spec::built_in());
+    pub async fn selection(&self, number: u32, until: Monotonic) -> Result<Arc<Selection>, Failure> {
+        if let Some(selection) = self.policies.selection(number) {
+            return Ok(selection);
         }
-        let text = self.heard(until, |control| control.selections.get(&number).cloned()).await;
-        let text = text.ok_or_else(|| unheard(&format!("selection {number}")))?;
-        Spec::from_json(&text).map_err(|error| unexpected(&error))
+        let spec = if number == BUILT_IN {
+            Spec::built_in()
+        } else {
+            let text = self.heard(until, |control| control.selections.get(&number).cloned()).await;
+            let text = text.ok_or_else(|| unheard(&format!("selection {number}")))?;
+            Spec::from_json(&text).map_err(|error| unexpected(&error))?
+        };
+        let selection = Arc::new(spec.selection().map_err(|error| unexpected(&error))?);
+        self.policies.keep_selection(number, &selection);
+        Ok(selection)
     }
 
     /// Where a key is at home; refuses keys of tenants that may have none.
@@ -205,6 +243,13 @@ impl Region {
             }
         }
         sums
+    }
+
+    /// The same, of all endpoints together.
+    #[must_use]
+    pub fn total_usage(&self, tenant: &TenantId) -> Usage {
+        let each = self.partitions.iter().map(|partition| partition.group.usages(|usages| usages.of_tenant(tenant)));
+        each.fold(Usage::default(), Usage::plus)
     }
 
     /// Whether a tenant may have keys, as far as this node has applied.

@@ -127,8 +127,11 @@ pub(super) async fn run(asking: &Asking, channel: Channel, tenant: Tenant) -> Re
             client.change_tenant(changed(&signed, tenant, None, Some(false))).await
         }
     };
-    let tenant = answer.map_err(|status| asking.address.failed(&status))?.into_inner().tenant.unwrap_or_default();
-    emit(asking.output, &tenant)?;
+    match (answer.map_err(|status| asking.address.failed(&status))?.into_inner().tenant, asking.output) {
+        (Some(tenant), output) => emit(output, &tenant)?,
+        (None, Output::Json) => output::emit_json(&Value::Null)?,
+        (None, Output::Text) => output::emit("it is done; the node that was asked has not applied it yet\n")?,
+    }
     Ok(Exit::Ok)
 }
 
