@@ -20,11 +20,14 @@ const HEAD: &str = "\
 <!-- Generated from src/policy by `REWRITE=1 cargo test --release policies_reference`. Do not edit. -->
 
 A **policy** is the contract of some endpoints: what their idempotency keys are promised. An organisation writes its policies
-in TOML files, checks them with `holdfast ctl policy`, and keeps them where its code is.
+in TOML files, keeps them where its code is, checks them with `holdfast ctl policy lint`, and applies them to a region with
+`holdfast ctl policy apply`: [the guide](../guides/policies.md).
 
-**What a node does with them today:** nothing yet. Policy files are checked, explained and compared; a node grants every key
-under the defaults of one severity, its setting `severity` ([configuration](configuration.md)): lease, what a lapse means,
-and retention. All other values on this page are enforced by no node so far.
+**What a node does with them:** it grants every new key under the policy of its endpoint: `lease`, `on_lapse`, `retention`, what a
+fingerprint takes of the request (`fingerprint.…`), and all four `limits.…`. A key keeps what it was granted under, whatever is
+applied later. `stage`, `consistency`, `fail` and `response.…` are for a gateway and for several regions, which are not there yet:
+they are checked, kept and shown, and no node follows them. `severity` chooses the defaults; `retry_window`, `owner` and
+`justification` are for people and for the lint.
 
 ```toml
 [policy.charges]                     # its name: 1-64 of A-Z a-z 0-9 _ -
@@ -56,9 +59,10 @@ One, and the most specific:
 In a pattern one `*` stands for any characters, also `/` and none. If two policies name endpoints of the same tenant that are
 equally specific, and one endpoint fits both, the files are refused. The order of policies and files means nothing. Policies
 are not merged: what the most specific one leaves out is not taken from another that fits as well. An endpoint that no policy is for has the
-defaults of `high`.
+defaults of the node's setting `severity` ([configuration](configuration.md)); where no node is asked, those of `high`.
 
-`holdfast ctl policy explain ENDPOINT --tenant TENANT --file FILE` shows which policy it is, and where each value comes from.
+`holdfast ctl policy explain ENDPOINT --tenant TENANT` shows which policy it is, and where each value comes from; with `--file FILE`
+that of files, without asking a node.
 ";
 
 /// The properties of the schema in the order of [`FIELDS`], each with the field's full name.

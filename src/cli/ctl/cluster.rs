@@ -6,12 +6,14 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use crate::cli::client::Asking;
+use crate::cli::ctl::signature::PerhapsSigned;
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::output::{self, Output};
 
 /// Makes a new cluster key.
-pub(super) async fn rotate(asking: &Asking, channel: Channel) -> Result<Exit, Problem> {
-    let answer = AdminClient::new(channel).rotate_cluster_key(v1::RotateClusterKeyRequest::default()).await;
+pub(super) async fn rotate(asking: &Asking, channel: Channel, signed: PerhapsSigned) -> Result<Exit, Problem> {
+    let request = v1::RotateClusterKeyRequest { signature: Some(signed.signature()) };
+    let answer = AdminClient::new(channel).rotate_cluster_key(request).await;
     let key_id = answer.map_err(|status| asking.address.failed(&status))?.into_inner().key_id;
     match asking.output {
         Output::Json => output::emit_json(&json!({ "key_id": key_id }))?,
@@ -23,8 +25,9 @@ pub(super) async fn rotate(asking: &Asking, channel: Channel) -> Result<Exit, Pr
 }
 
 /// Lets log time follow the clock.
-pub(super) async fn accept_clock(asking: &Asking, channel: Channel) -> Result<Exit, Problem> {
-    let answer = AdminClient::new(channel).accept_clock(v1::AcceptClockRequest::default()).await;
+pub(super) async fn accept_clock(asking: &Asking, channel: Channel, signed: PerhapsSigned) -> Result<Exit, Problem> {
+    let request = v1::AcceptClockRequest { signature: Some(signed.signature()) };
+    let answer = AdminClient::new(channel).accept_clock(request).await;
     let times = answer.map_err(|status| asking.address.failed(&status))?.into_inner().log_time_unix_ms;
     match asking.output {
         Output::Json => output::emit_json(&json!({ "log_time_unix_ms": times }))?,

@@ -1,12 +1,15 @@
 //! `holdfast ctl`: what an operator asks of one node, and of policy files.
 
+mod audit;
 mod cluster;
 mod groups;
 mod key;
 mod members;
 mod policy;
 mod resolve;
+mod signature;
 mod status;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -14,9 +17,12 @@ mod view;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tonic::transport::Channel;
 
 use crate::cli::client::{ANSWER_TIMEOUT, Asking};
 use crate::cli::exit::{Exit, Problem};
+
+use signature::PerhapsSigned;
 
 /// How long a change of all partitions may take: the node itself gives up before.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -31,6 +37,9 @@ Examples:
   holdfast ctl key show demo order-1
   holdfast ctl key show demo order-1 --output json | jq .record.state
   holdfast ctl policy lint payments.toml
+  holdfast ctl policy apply payments.toml --reason 'refunds are required, ticket 812'
+  holdfast ctl tenant create acme --max-keys 5000000 --reason 'contract 17'
+  holdfast ctl audit --since 1d
   holdfast ctl --address http://10.0.0.7:7400 status")]
 pub(crate) struct Ctl {
     #[command(flatten)]
@@ -44,9 +53,12 @@ pub(crate) struct Ctl {
 enum Command {
     #[command(flatten)]
     Ask(Question),
-    /// Check, explain and compare policy files. No node is asked
+    /// Check, explain and compare policies, apply them, and show which hold
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Make tenants, limit them, close them, and show what their keys take up
+    #[command(subcommand)]
+    Tenant(tenant::Tenant),
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -63,7 +75,9 @@ enum Question {
     /// Make the node's partitions durable up to now, and purge their logs behind that
     Snapshot(groups::Snapshot),
     /// Make a new key for the MACs of tokens; the one before stays valid until the next rotation
-    RotateClusterKey,
+    RotateClusterKey(PerhapsSigned),
+    /// Show who decided what, when and why
+    Audit(audit::Audit),
     /// Log time, which decides when completed records may go
     #[command(subcommand)]
     Clock(Clock),
@@ -82,37 +96,49 @@ enum Key {
 #[derive(Debug, clap::Subcommand)]
 enum Clock {
     /// Let log time follow a clock that is over an hour ahead of it. Check the clock first: records expire by log time
-    Accept,
+    Accept(PerhapsSigned),
 }
 
 /// Does what the command says, and shows what comes of it.
 pub(crate) fn run(ctl: Ctl) -> Result<Exit, Problem> {
     match ctl.command {
         Command::Ask(question) => ask(&ctl.asking, question),
-        Command::Policy(policy) => policy::run(&policy, ctl.asking.output),
+        Command::Policy(policy) => policy::run(&ctl.asking, policy),
+        Command::Tenant(tenant) => tenant::run(&ctl.asking, tenant),
     }
 }
 
 /// Asks the node, and shows what it answers.
 fn ask(asking: &Asking, question: Question) -> Result<Exit, Problem> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(async {
-        let patience = match question {
-            // Every partition is changed, and a learner that becomes a voter has the last entries to catch up with.
-            Question::Members(_) | Question::Transfer(_) | Question::Snapshot(_) => CHANGE_TIMEOUT,
-            Question::Status | Question::Key(_) | Question::RotateClusterKey | Question::Clock(_) => ANSWER_TIMEOUT,
-        };
-        let channel = asking.address.connect(patience).await?;
-        match question {
-            Question::Status => status::run(asking, channel).await,
-            Question::Members(members) => members::run(asking, channel, members).await,
-            Question::Transfer(transfer) => groups::transfer(asking, channel, transfer).await,
-            Question::Snapshot(snapshot) => groups::snapshot(asking, channel, snapshot).await,
-            Question::Key(Key::Show(name)) => key::show(asking, channel, name).await,
-            Question::Key(Key::History(name)) => key::history(asking, channel, name).await,
-            Question::Key(Key::Resolve(resolve)) => resolve::run(asking, channel, resolve).await,
-            Question::RotateClusterKey => cluster::rotate(asking, channel).await,
-            Question::Clock(Clock::Accept) => cluster::accept_clock(asking, channel).await,
-        }
+    let patience = match question {
+        // Every partition is changed, and a learner that becomes a voter has the last entries to catch up with.
+        Question::Members(_) | Question::Transfer(_) | Question::Snapshot(_) => CHANGE_TIMEOUT,
+        Question::Status
+        | Question::Key(_)
+        | Question::RotateClusterKey(_)
+        | Question::Audit(_)
+        | Question::Clock(_) => ANSWER_TIMEOUT,
+    };
+    with_node(asking, patience, async move |channel| match question {
+        Question::Status => status::run(asking, channel).await,
+        Question::Members(members) => members::run(asking, channel, members).await,
+        Question::Transfer(transfer) => groups::transfer(asking, channel, transfer).await,
+        Question::Snapshot(snapshot) => groups::snapshot(asking, channel, snapshot).await,
+        Question::Key(Key::Show(name)) => key::show(asking, channel, name).await,
+        Question::Key(Key::History(name)) => key::history(asking, channel, name).await,
+        Question::Key(Key::Resolve(resolve)) => resolve::run(asking, channel, resolve).await,
+        Question::RotateClusterKey(signed) => cluster::rotate(asking, channel, signed).await,
+        Question::Audit(audit) => audit::run(asking, channel, audit).await,
+        Question::Clock(Clock::Accept(signed)) => cluster::accept_clock(asking, channel, signed).await,
     })
+}
+
+/// Connects to the node, and asks it.
+fn with_node(
+    asking: &Asking,
+    patience: Duration,
+    ask: impl AsyncFnOnce(Channel) -> Result<Exit, Problem>,
+) -> Result<Exit, Problem> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(async { ask(asking.address.connect(patience).await?).await })
 }
