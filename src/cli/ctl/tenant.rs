@@ -17,7 +17,7 @@ use crate::limits;
 /// What is asked of tenants, or decided about them.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Tenant {
-    /// Make a tenant
+    /// Make a tenant, which may have keys from then on
     #[command(after_help = "\
 A limit that is not given is none. To make the same tenant again changes nothing.
 
