@@ -198,6 +198,18 @@ pub const MAX_FORWARDED_CALLS: usize = MAX_WAITERS;
 pub const MAX_FORWARDED_TOGETHER: usize = 256;
 /// Bytes of calls or answers in one message between nodes, unless one alone is larger.
 pub const MAX_FORWARDED_BYTES: usize = 1024 * 1024;
+/// Tenants whose rate of new keys a node counts at a time. One is forgotten as soon as it has its whole allowance again, which
+/// is after a second or a few. Beyond it, a tenant that is not counted yet is not limited.
+pub const MAX_RATED_TENANTS: usize = 100_000;
+/// Endpoints and clients whose rates of new keys a node counts at a time, of all tenants: each costs some 150 bytes. Beyond it,
+/// those that are not counted yet are held by the rate of their tenant only.
+pub const MAX_RATES: usize = 200_000;
+/// Endpoints of one tenant whose rates of new keys a node counts at a time: clients must not take the room of endpoints.
+pub const MAX_RATED_ENDPOINTS_PER_TENANT: usize = 1_000;
+/// Clients of one tenant whose rates of new keys a node counts at a time, and each client once more for each of its
+/// endpoints: a client that makes up names must not take the room of other tenants.
+pub const MAX_RATED_CLIENTS_PER_TENANT: usize = 10_000;
+
 /// Label sets of one metric whose labels clients choose. Each has up to a dozen series, and a scrape of more than about ten
 /// thousand is slow for both sides. Beyond it, they are counted as `(other)`.
 pub const MAX_LABEL_SETS: usize = 1_000;

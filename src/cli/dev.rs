@@ -12,6 +12,7 @@ use crate::cli::serve::serve;
 use crate::cli::settings::{DEFAULT_LISTEN, Settings, resolve};
 use crate::limits;
 use crate::policy::Severity;
+use crate::region::policies::Tenants;
 use crate::telemetry;
 
 /// Flags of `holdfast dev`.
@@ -58,6 +59,7 @@ pub(crate) fn run(dev: Dev) -> Result<Exit, Problem> {
         insecure: Some(dev.insecure),
         region: Some("local".to_owned()),
         partitions: Some(limits::DEV_PARTITIONS),
+        tenants: Some(Tenants::Any.to_string()),
         severity: Some(dev.severity.to_string()),
         log: Some(dev.log),
         ..Settings::default()

@@ -15,6 +15,7 @@ use crate::node::NodeError;
 use crate::node::settings::Founder;
 use crate::peers::Peers;
 use crate::raft::{Address, NodeId};
+use crate::region::policies::Tenants;
 use crate::router::cluster::Cluster;
 use crate::router::rules::lost_disk;
 use crate::wire::v1::{Facts, HelloReply, HelloRequest, Node};
@@ -67,6 +68,10 @@ pub(super) fn decide(me: &Node, founders: &[Founder], answers: &BTreeMap<NodeId,
     Decision::Found(nodes.chain([me.clone()]).collect())
 }
 
+fn tenants(registered: bool) -> String {
+    Tenants::of(registered).to_string()
+}
+
 /// Why a node that answers does not fit: the first fact that is not equal here and there.
 pub(super) fn misfit(ours: &Facts, theirs: &Facts) -> Option<(&'static str, String, String)> {
     let pairs = [
@@ -75,6 +80,7 @@ pub(super) fn misfit(ours: &Facts, theirs: &Facts) -> Option<(&'static str, Stri
         ("region", ours.region.clone(), theirs.region.clone()),
         ("partitions", ours.partitions.to_string(), theirs.partitions.to_string()),
         ("homes", ours.homes.join(","), theirs.homes.join(",")),
+        ("tenants", tenants(ours.registered_tenants), tenants(theirs.registered_tenants)),
     ];
     pairs.into_iter().find(|(_, here, there)| here != there)
 }

@@ -3,6 +3,7 @@
 
 use crate::codec::pb;
 use crate::node::settings::{NodeSettings, Origin, Shape};
+use crate::region::policies::Tenants;
 use crate::store::StoreError;
 use crate::wire::v1::Facts;
 
@@ -32,6 +33,7 @@ pub(super) fn asked(
                 region: join.region.clone().unwrap_or(known.region),
                 partitions: join.partitions.unwrap_or(known.partitions),
                 homes: join.homes.clone().unwrap_or(known.homes),
+                registered_tenants: join.tenants.map_or(known.registered_tenants, Tenants::registered),
                 ..pb::Identity::default()
             }
         }
@@ -45,6 +47,7 @@ fn of_shape(cluster_id: String, shape: &Shape) -> pb::Identity {
         region: shape.region.as_str().to_owned(),
         partitions: u32::from(shape.partitions.get().get()),
         homes: shape.homes.iter().map(|home| home.as_str().to_owned()).collect(),
+        registered_tenants: shape.tenants.registered(),
         ..pb::Identity::default()
     }
 }
@@ -57,6 +60,7 @@ pub(super) fn facts(identity: &pb::Identity) -> Facts {
         partitions: identity.partitions,
         homes: identity.homes.clone(),
         protocol: crate::peers::PROTOCOL,
+        registered_tenants: identity.registered_tenants,
     }
 }
 

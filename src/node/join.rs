@@ -13,6 +13,7 @@ use crate::node::bootstrap::misfit;
 use crate::node::settings::Join;
 use crate::peers::{self, Peers};
 use crate::raft::{Address, NodeId};
+use crate::region::policies::Tenants;
 use crate::router::cluster::Cluster;
 use crate::router::rules::lost_disk;
 use crate::wire::v1::{Facts, HelloReply, HelloRequest, JoinRequest, Node};
@@ -57,6 +58,7 @@ fn expected(join: &Join, theirs: Facts, address: &str) -> Result<Facts, NodeErro
         partitions: join.partitions.unwrap_or(theirs.partitions),
         homes: join.homes.clone().unwrap_or_else(|| theirs.homes.clone()),
         protocol: peers::PROTOCOL,
+        registered_tenants: join.tenants.map_or(theirs.registered_tenants, Tenants::registered),
     };
     match misfit(&said, &theirs) {
         None => Ok(theirs),
@@ -189,6 +191,7 @@ mod tests {
             region: "eu".to_owned(),
             partitions: 16,
             homes: vec!["eu".to_owned()],
+            registered_tenants: false,
             protocol: peers::PROTOCOL,
         };
         let refusal = |join: Join| {

@@ -385,7 +385,7 @@ fn region_settings(
         region: name(&identity.region)?,
         homes: identity.homes.iter().map(name).collect::<Result<_, _>>()?,
         partitions: partitions(identity)?,
-        tenants: if identity.registered_tenants { Tenants::Registered } else { Tenants::Any },
+        tenants: Tenants::of(identity.registered_tenants),
         severity: settings.severity,
         min_free_disk_bytes: settings.min_free_disk_bytes,
         accept_clock_jump: settings.accept_clock_jump,

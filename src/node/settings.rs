@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::ids::{PartitionCount, RegionName};
 use crate::policy::Severity;
+use crate::region::policies::Tenants;
 
 /// What a node needs to know.
 #[derive(Clone, Debug)]
@@ -62,6 +63,8 @@ pub struct Shape {
     pub partitions: PartitionCount,
     /// The homes that keys belong to.
     pub homes: Vec<RegionName>,
+    /// Which tenants may have keys.
+    pub tenants: Tenants,
 }
 
 /// What a region file says.
@@ -99,6 +102,8 @@ pub struct Join {
     pub partitions: Option<u32>,
     /// The homes.
     pub homes: Option<Vec<String>>,
+    /// Which tenants may have keys.
+    pub tenants: Option<Tenants>,
 }
 
 impl NodeSettings {

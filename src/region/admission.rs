@@ -2,7 +2,8 @@
 //!
 //! A quota counts what is stored, over all partitions as this node has applied them, and the new keys that this node has
 //! proposed and not applied yet. So one node lets no key too many in. With several, each leads some partitions: together they
-//! may exceed a quota by what the others have granted and this one has not applied yet.
+//! may exceed a quota by what the others have granted and this one has not applied yet. A key that was just applied counts twice
+//! for a moment, so at the edge of a quota one may be refused that would have had room.
 //!
 //! Deliberately absent: completions and replays, and another attempt of a key that is there. They are never refused here.
 
@@ -15,6 +16,7 @@ use crate::control::usage::Usage;
 use crate::ids::{EndpointName, TenantId};
 use crate::limits;
 use crate::policy::document::Limits;
+use crate::region::rates::{self, Rate};
 use crate::reservation::reply::Limit;
 
 /// When to ask again after a quota refused: room comes when records expire.
@@ -65,7 +67,23 @@ pub(super) struct Flying<'a> {
 }
 
 impl Caps {
-    /// Whether nothing is limited.
+    /// The rates among them.
+    pub(super) fn rates(&self) -> rates::Caps {
+        let rate = |keys_per_second, per_client| Rate { keys_per_second, per_client };
+        rates::Caps {
+            tenant: rate(self.tenant.keys_per_second, self.tenant.keys_per_second_per_client),
+            endpoint: rate(self.endpoint.keys_per_second, self.endpoint.keys_per_second_per_client),
+        }
+    }
+
+    /// Whether a rate is among them.
+    pub(super) fn has_rate(&self) -> bool {
+        let TenantLimits { keys_per_second, keys_per_second_per_client, .. } = self.tenant;
+        let of_endpoint = [self.endpoint.keys_per_second, self.endpoint.keys_per_second_per_client];
+        [keys_per_second, keys_per_second_per_client].iter().chain(&of_endpoint).any(Option::is_some)
+    }
+
+    /// Whether a quota is among them.
     pub(super) fn has_quota(&self) -> bool {
         let TenantLimits { max_keys, max_bytes, .. } = self.tenant;
         [max_keys, max_bytes, self.endpoint.max_keys, self.endpoint.max_bytes].iter().any(Option::is_some)
@@ -75,6 +93,13 @@ impl Caps {
 impl Admission {
     /// Admits a new key, or names the quota that refuses it. `stored` is read while nothing else is admitted.
     pub(super) fn quota(&self, who: Who<'_>, caps: &Caps, stored: impl FnOnce() -> Stored) -> Admitted<'_> {
+        if !caps.has_quota() {
+            let Stored { endpoint, endpoints, .. } = stored();
+            return match endpoint.keys == 0 && endpoints >= limits::MAX_TENANT_ENDPOINTS {
+                true => Admitted::No { limit: Limit::Endpoints, retry_after: QUOTA_PATIENCE },
+                false => Admitted::Yes(None),
+            };
+        }
         let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
         let of_tenant = flying.get(who.tenant);
         let on_the_way: u64 = of_tenant.map_or(0, |endpoints| endpoints.values().sum());
@@ -96,9 +121,6 @@ impl Admission {
         };
         if let Some(limit) = refused {
             return Admitted::No { limit, retry_after: QUOTA_PATIENCE };
-        }
-        if !caps.has_quota() {
-            return Admitted::Yes(None);
         }
         let count = flying.entry(who.tenant.clone()).or_default().entry(who.endpoint.clone()).or_default();
         *count = count.saturating_add(1);

@@ -19,6 +19,7 @@ use crate::region::calls::{
     ResolveOutcome, Verdict,
 };
 use crate::region::partition::{Basis, Partition, Reserved, unexpected, unproposed, void};
+use crate::region::rates::{self, Share};
 use crate::region::tokens::{Granting, Unverified};
 use crate::reservation::Reply;
 use crate::reservation::command::{self, Command, Complete, Kind};
@@ -93,6 +94,12 @@ impl Region {
         Ok(())
     }
 
+    /// The part of the region's keys that comes to this node.
+    fn share(&self) -> Share {
+        let led = self.partitions.iter().filter(|one| one.gate.served().is_some()).count();
+        Share { led: u16::try_from(led).unwrap_or(u16::MAX), of: self.settings.partitions }
+    }
+
     /// What refuses new keys, and only those.
     fn admit_new(&self, call: &ReserveCall, caps: &Caps, partition: &Partition) -> Result<Admitted<'_>, Failure> {
         let (tenant, endpoint) = (&call.key.tenant, &call.endpoint);
@@ -110,7 +117,19 @@ impl Region {
             }
             stored
         };
-        Ok(self.admission.quota(Who { tenant, endpoint }, caps, stored))
+        // A rate counts what it admits, so what a quota refuses is refused first.
+        let flying = match self.admission.quota(Who { tenant, endpoint }, caps, stored) {
+            Admitted::Yes(flying) => flying,
+            refused @ Admitted::No { .. } => return Ok(refused),
+        };
+        if !caps.has_rate() {
+            return Ok(Admitted::Yes(flying));
+        }
+        let who = rates::Who { tenant, endpoint, client: &call.client_version };
+        Ok(match self.rates.admit(who, &caps.rates(), self.share(), clock::monotonic()) {
+            Ok(()) => Admitted::Yes(flying),
+            Err(exceeded) => Admitted::No { limit: rates::limit(exceeded.cap), retry_after: exceeded.retry_after },
+        })
     }
 
     /// Reserves a key. A completed key is answered from what is applied here, whoever leads its partition. `until` bounds how
@@ -217,8 +236,9 @@ impl Region {
         let claims = self.verify(&call.key, &call.token, until).await?;
         let (bytes, digest) = codec::record::encode_envelope(&call.envelope.to_stored());
         let Claims { fencing, fingerprint, endpoint, policy_revision, nonce, .. } = claims;
-        let terms = self.granting(&call.key.tenant, &endpoint, |promised, _| promised.terms)?;
-        let terms = Terms { policy_revision, ..terms };
+        // For a grant that this region does not know. A completion is never refused because of policies that cannot be read.
+        let terms = self.granting(&call.key.tenant, &endpoint, |promised, _| promised.terms);
+        let terms = Terms { policy_revision, ..terms.unwrap_or_else(|_| self.unnamed_severity().terms()) };
         let retention_ms = call.retention_ms;
         let complete = Complete { token: fencing, fingerprint, endpoint, nonce, terms, envelope: digest, retention_ms };
         let command = served.command(Kind::Complete(Box::new(complete)));

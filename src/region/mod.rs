@@ -16,6 +16,7 @@ mod leases;
 mod opening;
 mod partition;
 pub mod policies;
+mod rates;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ use crate::region::calls::{Failure, Place};
 use crate::region::homes::Homes;
 use crate::region::partition::{Following, Partition, unexpected};
 use crate::region::policies::{Policies, Tenants};
+use crate::region::rates::Rates;
 use crate::region::status::{GroupState, GroupStatus, Role, Status};
 use crate::region::tokens::Tokens;
 use crate::store::{Store, StoreError};
@@ -76,6 +78,7 @@ pub struct Region {
     homes: Arc<Homes>,
     policies: Policies,
     admission: Admission,
+    rates: Rates,
     partitions: Vec<Partition>,
     tokens: Tokens,
     store: Arc<Store>,
@@ -124,6 +127,7 @@ impl Region {
             homes,
             policies,
             admission: Admission::default(),
+            rates: Rates::default(),
             partitions,
             tokens: Tokens::default(),
             store,

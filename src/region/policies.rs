@@ -1,6 +1,8 @@
 //! What a region makes of the control state: the policies that hold, read once a revision, and who may have keys.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +33,41 @@ pub enum Tenants {
     Registered,
     /// Any. One that was not made has no limits of its own.
     Any,
+}
+
+impl Tenants {
+    /// From how a data directory says it.
+    #[must_use]
+    pub const fn of(registered: bool) -> Self {
+        if registered { Self::Registered } else { Self::Any }
+    }
+
+    /// Whether only tenants that were made may have keys.
+    #[must_use]
+    pub const fn registered(self) -> bool {
+        match self {
+            Self::Registered => true,
+            Self::Any => false,
+        }
+    }
+}
+
+impl fmt::Display for Tenants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.registered() { "registered" } else { "any" })
+    }
+}
+
+impl FromStr for Tenants {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "registered" => Ok(Self::Registered),
+            "any" => Ok(Self::Any),
+            _ => Err(format!("{text:?} is neither registered (those that `holdfast ctl tenant create` made) nor any")),
+        }
+    }
 }
 
 /// The policies that hold, as this node has read them.

@@ -196,3 +196,22 @@ async fn a_follower_knows_its_leader_and_says_when_it_does_not_hear_of_it() {
     node.peers.heard(LEADER, clock::wall_unix_ms());
     assert_eq!(node.region.unwell(), None);
 }
+
+#[tokio::test]
+async fn what_keys_take_up_is_counted_as_it_would_be_from_the_records() {
+    let node = Fixture::alone().await;
+    for name in ["a", "b", "c"] {
+        let placed = node.region.reserve(&reserve(name), late()).await.unwrap();
+        if name != "c" {
+            let token = token(&placed.outcome);
+            let call = CompleteCall { key: key(name), token, envelope: envelope(), retention_ms: None };
+            node.region.complete(&call, late()).await.unwrap();
+        }
+    }
+    let group = &first(&node).group;
+    let seen = group.usages(Clone::clone);
+    assert_eq!(seen.of_tenant(&key("a").tenant).keys, 3);
+    assert!(seen.of_tenant(&key("a").tenant).bytes > 2 * u64::try_from(envelope().body.len()).unwrap());
+    assert_eq!(group.family().usages().unwrap(), seen, "as it is stored");
+    assert_eq!(group.family().count_usages().unwrap(), seen, "as a state from before they were counted is read");
+}

@@ -135,6 +135,11 @@ fn write(path: &Path, identity: &pb::Identity) -> Result<(), StoreError> {
     written().map_err(|error| disk(&file, &error))
 }
 
+/// As the setting spells it.
+fn tenants(identity: &pb::Identity) -> String {
+    if identity.registered_tenants { "registered" } else { "any" }.to_owned()
+}
+
 /// What a directory was made with is what it is started with.
 fn same(path: &Path, found: &pb::Identity, asked: &pb::Identity) -> Result<(), StoreError> {
     let pairs = [
@@ -142,6 +147,7 @@ fn same(path: &Path, found: &pb::Identity, asked: &pb::Identity) -> Result<(), S
         ("region", found.region.clone(), asked.region.clone()),
         ("node_id", found.node_id.to_string(), asked.node_id.to_string()),
         ("homes", found.homes.join(","), asked.homes.join(",")),
+        ("tenants", tenants(found), tenants(asked)),
         ("cluster_id", found.cluster_id.clone(), asked.cluster_id.clone()),
     ];
     match pairs.into_iter().find(|(_, found, asked)| found != asked) {

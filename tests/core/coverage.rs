@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use holdfast::reservation::command::Doubt;
 use holdfast::reservation::record::{EventKind, OnLapse, Phase, Record, State};
-use holdfast::reservation::reply::{Grant, Limit, Recorded, Reply};
+use holdfast::reservation::reply::{Grant, Recorded, Reply};
 use holdfast::reservation::sweep::Sweep;
 
 use crate::scripts::traces;

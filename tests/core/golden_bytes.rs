@@ -9,7 +9,8 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use holdfast::codec::token::{ClusterKey, TokenError, mint, verify};
-use holdfast::codec::{batch, keys, open, pb, record, seal};
+use holdfast::codec::{batch, control, keys, open, pb, record, seal};
+use holdfast::control::usage::Usage;
 use holdfast::ids::{Digest, PartitionId};
 use holdfast::time::LogTime;
 use proptest::prelude::*;
@@ -82,7 +83,11 @@ fn versioned<T: Debug, E: Debug>(name: &str, bytes: &[u8], decode: impl Fn(&[u8]
 
 #[test]
 fn records() {
-    for (name, value) in [("record-v1", samples::full_record()), ("record-v1-minimal", samples::minimal_record())] {
+    for (name, value) in [
+        ("record-v1", samples::full_record()),
+        ("record-v1-minimal", samples::minimal_record()),
+        ("record-v1-counted", samples::counted_record()),
+    ] {
         let bytes = record::encode(&value);
         frozen(name, &value, &bytes, record::decode);
         versioned(name, &bytes, record::decode);
@@ -101,6 +106,33 @@ fn batches() {
     // Nothing is a batch without operations at the time 0, so that no file is needed for it.
     let minimal = batch::Batch { clock_unix_ms: 0, operations: Vec::new() };
     assert_eq!(decode(&batch::encode(&minimal)).ok(), Some(minimal));
+}
+
+#[test]
+fn what_is_the_same_for_all_partitions() {
+    let bytes = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
+    let batch = samples::control_batch();
+    frozen("batch-v1-control", &batch, &batch::encode(&batch), |from| batch::decode(bytes(from)));
+    let revision = samples::revision();
+    let encoded = control::encode_revision(revision.0, &revision.1, &revision.2);
+    frozen("revision-v1", &revision, &encoded, |from| control::decode_revision(bytes(from)));
+    versioned("revision-v1", &encoded, |from| control::decode_revision(bytes(from)));
+    let tenant = samples::kept_tenant();
+    let encoded = control::encode_tenant(&tenant.0, &tenant.1);
+    frozen("tenant-v1", &tenant, &encoded, |from| control::decode_tenant(bytes(from)));
+    versioned("tenant-v1", &encoded, |from| control::decode_tenant(bytes(from)));
+    let selection = (2, r#"{"headers":[":path"]}"#.to_owned());
+    let encoded = control::encode_selection(selection.0, &selection.1);
+    frozen("selection-v1", &selection, &encoded, |from| control::decode_selection(bytes(from)));
+    versioned("selection-v1", &encoded, |from| control::decode_selection(bytes(from)));
+    let entry = samples::audit();
+    let encoded = control::encode_audit(&entry);
+    frozen("audit-v1", &entry, &encoded, |from| control::decode_audit(bytes(from)));
+    versioned("audit-v1", &encoded, |from| control::decode_audit(bytes(from)));
+    let usage = Usage { keys: 12, bytes: 34_567 };
+    let encoded = control::encode_usage(usage);
+    frozen("usage-v1", &usage, &encoded, |from| control::decode_usage(bytes(from)));
+    versioned("usage-v1", &encoded, |from| control::decode_usage(bytes(from)));
 }
 
 #[test]
@@ -200,6 +232,8 @@ fn messages() {
 #[test]
 fn every_file_is_read() {
     let known = [
+        "audit-v1.hex",
+        "batch-v1-control.hex",
         "batch-v1.hex",
         "entry-v1-batch.hex",
         "entry-v1-blank.hex",
@@ -211,10 +245,15 @@ fn every_file_is_read() {
         "identity-v1.hex",
         "keys-v1.hex",
         "log-id-v1.hex",
+        "record-v1-counted.hex",
         "record-v1-minimal.hex",
         "record-v1.hex",
+        "revision-v1.hex",
+        "selection-v1.hex",
+        "tenant-v1.hex",
         "token-v1-minimal.txt",
         "token-v1.txt",
+        "usage-v1.hex",
         "vote-v1.hex",
     ];
     let found = fs::read_dir(path("")).expect("tests/golden can be read");

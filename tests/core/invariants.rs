@@ -182,6 +182,9 @@ impl Witness {
 
 impl Life {
     fn granted(&mut self, grant: &Grant, nonce: Option<Nonce>, on_lapse: OnLapse) -> Result<(), String> {
+        // What was to be held once is held, whatever later policies say.
+        let held = self.told.values().any(|told| told.on_lapse == OnLapse::Hold);
+        let on_lapse = if held { OnLapse::Hold } else { on_lapse };
         hold(self.valid.is_empty(), "at most one valid grant at a time")?;
         hold(self.unclear.is_empty() || grant.possible_duplicate, "a possible second execution is flagged")?;
         self.valid.insert(grant.token);
@@ -217,6 +220,11 @@ impl Life {
             (Kind::Reserve(reserve), Reply::Mismatch) => {
                 let answered = self.answer.as_ref().is_some_and(|(request, _)| *request == reserve.fingerprint);
                 hold(!answered, "an answered request is replayed")
+            }
+            (Kind::Reserve(reserve), Reply::OtherSelection { selection }) => {
+                let asked = &reserve.fingerprint;
+                let answered = self.answer.as_ref().is_none_or(|(request, _)| request.selection == *selection);
+                hold(answered && asked.selection != *selection, "another selection is the one that was taken")
             }
             (Kind::Reserve(reserve), _) => {
                 hold(self.answer.is_none(), "an answered key answers")?;
@@ -372,7 +380,8 @@ fn fenced(command: &Command, context: &Context, decision: &Decision) -> Result<(
     if context.open_epoch == Some(command.epoch) {
         return Ok(());
     }
-    let replayed = matches!(decision.reply, Reply::Replay(_) | Reply::Mismatch | Reply::Void { .. });
+    let told = matches!(decision.reply, Reply::Replay(_) | Reply::Mismatch | Reply::OtherSelection { .. });
+    let replayed = told || matches!(decision.reply, Reply::Void { .. });
     hold(replayed && decision.record.is_none(), "a command of an epoch that is not open is void")
 }
 

@@ -79,7 +79,7 @@ caught! {
     };
 
     /// A doubt that fails closed is taken for a settled epoch.
-    ignores_the_doubt, "a doubt that fails closed grants nothing": |record, command, context| {
+    ignores_the_doubt, "a doubt flags its grant": |record, command, context| {
         decide(record, &reserving(command, |reserve| reserve.doubt = Doubt::Settled), context)
     };
 

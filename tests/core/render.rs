@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use holdfast::ids::Digest;
 use holdfast::reservation::record::{Attempt, Checkpoint, Event, EventKind, Phase, State};
-use holdfast::reservation::reply::{Grant, Limit, Recorded};
+use holdfast::reservation::reply::{Grant, Recorded};
 use holdfast::reservation::sweep::Sweep;
 use holdfast::reservation::{Record, Reply};
 

@@ -4,9 +4,14 @@ use bytes::Bytes;
 use holdfast::codec::batch::{Batch, KeyOperation, Operation};
 use holdfast::codec::pb;
 use holdfast::codec::token::Claims;
+use holdfast::control;
+use holdfast::control::Signature;
+use holdfast::control::audit::{Action, Entry};
+use holdfast::control::command::{Source, Summary, TenantLimits};
+use holdfast::control::state::{Known, Revision, Tenant};
 use holdfast::ids::{
-    Digest, EndpointName, Epoch, FencingToken, Fingerprint, IdempotencyKey, Nonce, PartitionId, RecordKey, RegionName,
-    TenantId,
+    Digest, EndpointName, Epoch, FencingToken, Fingerprint, IdempotencyKey, Nonce, PartitionId, PolicyName, RecordKey,
+    RegionName, TenantId,
 };
 use holdfast::reservation::command::{Command, Complete, Doubt, Kind, Reserve, Verdict};
 use holdfast::reservation::record::{Answer, Attempt, Checkpoint, Event, EventKind, OnLapse, Phase, Record, Terms};
@@ -105,8 +110,13 @@ pub(crate) fn full_record() -> Record {
             .collect(),
         history_dropped: 40,
         position: 51,
-        envelope_bytes: 4_096,
+        envelope_bytes: 0,
     }
+}
+
+/// A record whose envelopes are counted, as since 2026-11-24.
+pub(crate) fn counted_record() -> Record {
+    Record { envelope_bytes: 4_096, ..minimal_record() }
 }
 
 /// The smallest record there is: granted, without a nonce.
@@ -287,5 +297,65 @@ pub(crate) fn identity() -> pb::Identity {
         disk: String::new(),
         founders: Vec::new(),
         registered_tenants: false,
+    }
+}
+
+fn signature() -> Signature {
+    Signature { actor: "ada".into(), reason: "ticket 812".into() }
+}
+
+fn source() -> Source {
+    Source { name: "payments.toml".to_owned(), text: "[policy.charges]\n".to_owned() }
+}
+
+fn tenant_limits() -> TenantLimits {
+    TenantLimits {
+        max_keys: Some(1_000),
+        max_bytes: Some(1 << 30),
+        keys_per_second: Some(50),
+        keys_per_second_per_client: Some(5),
+    }
+}
+
+/// A batch of everything that is decided about all partitions.
+pub(crate) fn control_batch() -> Batch {
+    let (policy, tenant) = (PolicyName::parse("charges"), TenantId::parse("acme").expect("a tenant"));
+    let home = RegionName::parse("eu-1").expect("a home");
+    let selection = r#"{"headers":[":path","content-type","x-shop"]}"#.to_owned();
+    let summary = Summary { name: policy.expect("a policy's name"), digest: digest(0xd1), selection };
+    let kinds = [
+        control::Kind::SetPolicies { expected: 3, sources: vec![source()], policies: vec![summary] },
+        control::Kind::CreateTenant { name: tenant.clone(), home: Some(home), limits: tenant_limits() },
+        control::Kind::ChangeTenant { name: tenant, closed: true, limits: TenantLimits::default() },
+        control::Kind::Note { action: Action::ChangeMembers, target: "promoted node 4".to_owned() },
+    ];
+    let signed = |kind| Operation::Control(Box::new(control::Command { signature: signature(), kind }));
+    let mut operations: Vec<Operation> = kinds.into_iter().map(signed).collect();
+    operations.push(Operation::AcceptClock { up_to_unix_ms: AT, signature: Some(signature()) });
+    operations.push(Operation::RotateClusterKey { key_id: 3, secret: [0x5f; 32], signature: Some(signature()) });
+    Batch { clock_unix_ms: AT, operations }
+}
+
+pub(crate) fn revision() -> (u32, Revision, Vec<Source>) {
+    let known = Known { digest: digest(0xd1), selection: 2 };
+    let policies = [(PolicyName::parse("charges").expect("a policy's name"), known)].into();
+    let revision = Revision { made_at: LogTime::from_unix_ms(AT), signature: signature(), policies };
+    (4, revision, vec![source()])
+}
+
+pub(crate) fn kept_tenant() -> (TenantId, Tenant) {
+    let home = Some(RegionName::parse("eu-1").expect("a home"));
+    let tenant = Tenant { home, made_at: LogTime::from_unix_ms(AT), closed: true, limits: tenant_limits() };
+    (TenantId::parse("acme").expect("a tenant"), tenant)
+}
+
+pub(crate) fn audit() -> Entry {
+    Entry {
+        sequence: 7,
+        at: LogTime::from_unix_ms(AT),
+        signature: signature(),
+        action: Action::SetPolicies,
+        target: "revision 4".to_owned(),
+        detail: "changed charges".to_owned(),
     }
 }

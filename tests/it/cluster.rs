@@ -461,7 +461,8 @@ impl Cluster {
 
 /// The region file of these nodes.
 pub(crate) fn region_file(cluster_id: &str, partitions: u16, nodes: &BTreeMap<u64, Spot>) -> anyhow::Result<String> {
-    let mut file = format!("cluster_id = \"{cluster_id}\"\nregion = \"local\"\npartitions = {partitions}\n");
+    let mut file =
+        format!("cluster_id = \"{cluster_id}\"\nregion = \"local\"\npartitions = {partitions}\ntenants = \"any\"\n");
     for (node, spot) in nodes {
         write!(file, "\n[[node]]\nid = {node}\npeer = \"{}\"\napi = \"{}\"\n", spot.peer, spot.api)?;
     }

@@ -224,7 +224,7 @@ impl Start {
         };
         command.args([subcommand, "--listen", &self.listen.to_string(), "--data-dir"]);
         command.arg(&self.data_dir).args(&self.flags);
-        command.env("NO_COLOR", "1").stdin(Stdio::null());
+        command.env("NO_COLOR", "1").env("HOLDFAST_TENANTS", "any").stdin(Stdio::null());
         command.stdout(File::create(&logs.stdout)?).stderr(File::create(&logs.stderr)?);
         let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
         Ok(Node { child, address: self.listen, logs })

@@ -12,7 +12,8 @@ use crate::clock;
 use crate::harness::{self, Place};
 use crate::http;
 use crate::payload;
-use crate::talk::{Ask, TENANT, complete, complete_for, fencing, release};
+use crate::policies;
+use crate::talk::{Ask, TENANT, complete, fencing, release};
 
 const HOME: &str = "local";
 const HOUR_MS: u64 = 3_600_000;
@@ -77,6 +78,8 @@ async fn a_tagged_key_expires_and_an_opaque_one_runs_as_new() -> anyhow::Result<
     let _machine = harness::beside_another().await?;
     let place = Place::new()?;
     let node = place.start().run().await?;
+    let short = "[policy.short]\nendpoints = [\"POST /*\"]\nseverity = \"high\"\nlease = \"1s\"\nretention = \"1s\"\n";
+    policies::apply(node.address(), 0, short).await?;
     for (number, client) in (1..).zip(&Client::both(node.address())?) {
         let endpoint = &format!("POST /{}", client.name());
         let opaque = &format!("opaque-{}", client.name());
@@ -84,7 +87,7 @@ async fn a_tagged_key_expires_and_an_opaque_one_runs_as_new() -> anyhow::Result<
         let mut grants = Vec::new();
         for key in [opaque, tagged] {
             let grant = Ask::new(key, 1).endpoint(endpoint).granted(client).await?;
-            complete_for(client, key, &grant, &payload::envelope(1, 10), Some(1_000)).await?;
+            complete(client, key, &grant, &payload::envelope(1, 10)).await?;
             grants.push(fencing(&grant));
             let kept = Ask::new(key, 2).endpoint(endpoint).outcome(client).await?;
             ensure!(matches!(kept, Outcome::Replay(_)), "not kept for its second: {kept:?}");

@@ -133,27 +133,35 @@ pub(crate) async fn complete(
     grant: &api::Granted,
     envelope: &api::Envelope,
 ) -> anyhow::Result<api::Recorded> {
-    complete_for(client, key, grant, envelope, None).await
+    Ok(completed(client, key, grant, envelope).await?.recorded())
 }
 
-/// As [`complete`], with a retention of its own.
-pub(crate) async fn complete_for(
+/// Completes a key, and says until when its answer is kept.
+pub(crate) async fn complete_at(
     client: &Client,
     key: &str,
     grant: &api::Granted,
     envelope: &api::Envelope,
-    retention_ms: Option<u64>,
-) -> anyhow::Result<api::Recorded> {
+) -> anyhow::Result<u64> {
+    Ok(completed(client, key, grant, envelope).await?.expires_at_unix_ms)
+}
+
+async fn completed(
+    client: &Client,
+    key: &str,
+    grant: &api::Granted,
+    envelope: &api::Envelope,
+) -> anyhow::Result<api::Completed> {
     let request = api::CompleteRequest {
         tenant: TENANT.to_owned(),
         key: key.to_owned(),
         token: grant.token.clone(),
         envelope: Some(envelope.clone()),
-        retention_ms,
+        retention_ms: None,
     };
     match client.complete(request).await {
         Ok(api::CompleteResponse { outcome: Some(api::complete_response::Outcome::Completed(completed)), .. }) => {
-            Ok(completed.recorded())
+            Ok(completed)
         }
         other => bail!("{key} is not completed: {other:?}"),
     }

@@ -51,6 +51,7 @@ pub(crate) const FOREIGN: &[(&str, &[&str])] = &[
     ("rocksdb", &["store"]),
     ("openraft", &["raft"]),
     ("quorum_set", &["raft"]),
+    ("governor", &["region"]),
     ("axum", &["api", "gateway", "console"]),
     ("hyper", &["api", "gateway"]),
     ("hyper_util", &["api", "gateway"]),

@@ -25,14 +25,17 @@ Examples:
   holdfast ctl tenant create acme --reason 'contract 17'
   holdfast ctl tenant create acme --home eu --max-keys 5000000 --max-bytes 10GiB --reason 'contract 17'")]
     Create(Create),
-    /// Give a tenant other limits
-    #[command(after_help = "\
+    /// Give a tenant other limits: those that are named, and no others
+    #[command(
+        visible_alias = "limit",
+        after_help = "\
 Only the limits that are named change. A limit below what is stored takes nothing away: new keys are refused until enough records
 have expired.
 
 Examples:
   holdfast ctl tenant set acme --max-bytes 20GiB --reason 'contract 17b'
-  holdfast ctl tenant set acme --no-max-keys --keys-per-second 500 --reason 'ticket 812'")]
+  holdfast ctl tenant set acme --no-max-keys --keys-per-second 500 --reason 'ticket 812'"
+    )]
     Set(Set),
     /// Let a tenant have no new keys; those that it has are answered as ever
     Close(Named),

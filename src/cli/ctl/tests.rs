@@ -141,6 +141,7 @@ fn what_asks_about_tenants_and_audits_ends_as_documented() -> anyhow::Result<()>
         ("tenant create acme --home eu --max-bytes 10GiB --actor ada --reason why", Exit::Ok),
         ("tenant create acme --actor ada --reason ", Exit::Usage),
         ("tenant set acme --max-keys 5 --no-max-bytes --actor ada --reason why", Exit::Ok),
+        ("tenant limit acme --keys-per-second 5 --actor ada --reason why", Exit::Ok),
         ("tenant set other --max-keys 5 --actor ada --reason why", Exit::Failed),
         ("tenant close acme --actor ada --reason why", Exit::Ok),
         ("tenant reopen acme --actor ada --reason why --output json", Exit::Ok),

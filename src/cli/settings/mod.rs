@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use clap::Args as _;
 
 use crate::limits;
+use crate::region::policies::Tenants;
 use crate::telemetry::LogFormat;
 
 /// What a node starts with, as it is written down. Absent means: not said here.
@@ -78,6 +79,11 @@ pub(crate) struct Settings {
     /// alone if not set. In the environment and as a flag: names with commas between
     #[arg(long, env = "HOLDFAST_HOMES", hide_env_values = true, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) homes: Option<Vec<String>>,
+
+    /// Which tenants may have keys: `registered`, those that `holdfast ctl tenant create` made, or `any`. The same on every
+    /// node and fixed for ever when the data directory is made, as it decides where keys are at home
+    #[arg(long, env = "HOLDFAST_TENANTS", hide_env_values = true, value_name = "WHICH")]
+    pub(crate) tenants: Option<String>,
 
     /// How bad a double execution is where no policy says: critical, high, medium or low. Picks the lease's lapse and the
     /// retention
@@ -144,6 +150,7 @@ impl Settings {
             node_id: Some(1),
             partitions: Some(limits::DEFAULT_PARTITIONS),
             homes: None,
+            tenants: Some(Tenants::Registered.to_string()),
             severity: Some(crate::policy::Severity::High.to_string()),
             max_envelope_body_bytes: u64::try_from(limits::DEFAULT_ENVELOPE_BODY_BYTES).ok(),
             max_connections: u64::try_from(limits::MAX_CONNECTIONS).ok(),
@@ -174,6 +181,7 @@ impl Settings {
             node_id: self.node_id.or(other.node_id),
             partitions: self.partitions.or(other.partitions),
             homes: self.homes.or(other.homes),
+            tenants: self.tenants.or(other.tenants),
             severity: self.severity.or(other.severity),
             max_envelope_body_bytes: self.max_envelope_body_bytes.or(other.max_envelope_body_bytes),
             max_connections: self.max_connections.or(other.max_connections),
@@ -233,7 +241,7 @@ mod tests {
         let all: Settings = serde_json::from_value(serde_json::json!({
             "data_dir": "/d", "listen": "127.0.0.1:1", "peer_listen": "127.0.0.1:2", "advertise": "a:1",
             "peer_advertise": "a:2", "region_file": "/r", "join": ["b:2"], "insecure": true, "region": "r", "node_id": 1, "partitions": 1,
-            "homes": ["r"], "severity": "low", "max_envelope_body_bytes": 1, "max_connections": 1, "drain_ms": 1,
+            "homes": ["r"], "tenants": "any", "severity": "low", "max_envelope_body_bytes": 1, "max_connections": 1, "drain_ms": 1,
             "min_free_disk_bytes": 1, "accept_clock_jump": true, "block_cache_bytes": 1, "write_buffer_bytes": 1,
             "log": "info", "log_format": "json",
         }))?;

@@ -6,6 +6,7 @@ use crate::cli::settings::region::{self, host_port};
 use crate::cli::settings::resolve::{SettingsError, bounded, check_homes, home, partition_count, required};
 use crate::cli::settings::{DEFAULT_LISTEN, Settings};
 use crate::node::settings::{Founder, Join, Origin, Plan, Shape};
+use crate::region::policies::Tenants;
 
 /// Addresses of members that a node may ask: more than a region has nodes helps nobody.
 const MAX_JOIN: usize = 64;
@@ -47,6 +48,13 @@ pub(super) fn origin(settings: &Settings, plan: Option<Plan>) -> Result<Origin, 
     }
 }
 
+/// Which tenants may have keys, if it is said.
+fn tenants(settings: &Settings) -> Result<Option<Tenants>, SettingsError> {
+    let parse =
+        |text: &String| text.parse().map_err(|why| SettingsError::Value { name: "tenants", got: text.clone(), why });
+    settings.tenants.as_ref().map(parse).transpose()
+}
+
 /// What the settings alone make a cluster with.
 fn shape(settings: &Settings) -> Result<Shape, SettingsError> {
     let defaults = Settings::defaults();
@@ -57,6 +65,7 @@ fn shape(settings: &Settings) -> Result<Shape, SettingsError> {
         homes: check_homes(&region, &homes)?,
         region: home("region", &region)?,
         partitions: partition_count(partitions)?,
+        tenants: tenants(settings)?.unwrap_or_default(),
     })
 }
 
@@ -79,6 +88,7 @@ fn joining(settings: &Settings, addresses: &[String], plan: Option<Plan>) -> Res
             region: Some(shape.region.as_str().to_owned()),
             partitions: Some(u32::from(shape.partitions.get().get())),
             homes: Some(shape.homes.iter().map(|home| home.as_str().to_owned()).collect()),
+            tenants: Some(shape.tenants),
         },
         None => Join {
             addresses,
@@ -86,6 +96,7 @@ fn joining(settings: &Settings, addresses: &[String], plan: Option<Plan>) -> Res
             region: settings.region.clone(),
             partitions: settings.partitions.map(u32::from),
             homes: settings.homes.clone(),
+            tenants: tenants(settings)?,
         },
     })
 }
@@ -99,6 +110,7 @@ fn agrees(settings: &Settings, plan: &Plan) -> Result<(), SettingsError> {
         ("region", settings.region.clone(), region.to_owned()),
         ("partitions", settings.partitions.map(|count| count.to_string()), partitions.to_string()),
         ("homes", settings.homes.as_ref().map(|names| names.join(",")), homes.join(",")),
+        ("tenants", tenants(settings)?.map(|which| which.to_string()), plan.shape.tenants.to_string()),
     ];
     for (name, said, planned) in pairs {
         if let Some(said) = said.filter(|said| *said != planned) {

@@ -13,6 +13,7 @@ use crate::cli::settings::resolve::check_homes;
 use crate::ids::{PartitionCount, RegionName};
 use crate::limits;
 use crate::node::settings::{Founder, Plan, Shape};
+use crate::region::policies::Tenants;
 
 /// Characters of a cluster's name: a generated one has 36.
 const MAX_CLUSTER_ID: usize = 64;
@@ -24,6 +25,7 @@ struct Written {
     region: Spanned<String>,
     partitions: Spanned<u16>,
     homes: Option<Spanned<Vec<String>>>,
+    tenants: Option<Spanned<String>>,
     node: Spanned<Vec<WrittenNode>>,
 }
 
@@ -77,7 +79,11 @@ fn plan(written: &Written) -> Result<Plan, Wrong> {
     let out = || (written.partitions.span(), format!("partitions = {count}: at least {least} and at most {most}"));
     let partitions = PartitionCount::new(count).ok_or_else(out)?;
     let founders = founders(&written.node)?;
-    Ok(Plan { cluster_id: name.clone(), shape: Shape { region, partitions, homes }, founders })
+    let tenants = match &written.tenants {
+        None => Tenants::default(),
+        Some(text) => text.get_ref().parse().map_err(|why| (text.span(), format!("tenants: {why}")))?,
+    };
+    Ok(Plan { cluster_id: name.clone(), shape: Shape { region, partitions, homes, tenants }, founders })
 }
 
 fn founders(nodes: &Spanned<Vec<WrittenNode>>) -> Result<Vec<Founder>, Wrong> {

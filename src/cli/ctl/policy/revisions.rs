@@ -92,7 +92,7 @@ fn show_text(held: &Held, policy: Option<&PolicyName>) -> Result<String, Problem
         return Ok(toml(name, document(held, name)?));
     }
     if held.sources.is_empty() {
-        return Ok("# no policies were applied yet\n".to_owned());
+        return Ok(format!("# no policies were applied yet: endpoints get the defaults of {}\n", held.unnamed));
     }
     let files = held.sources.iter().map(|source| {
         let end = if source.text.ends_with('\n') { "" } else { "\n" };
