@@ -33,6 +33,15 @@ pub(crate) fn emit_json(document: &serde_json::Value) -> io::Result<()> {
     emit(&format!("{document:#}\n"))
 }
 
+/// A JSON document with what another one has beside it.
+#[must_use]
+pub(crate) fn joined(mut document: serde_json::Value, more: serde_json::Value) -> serde_json::Value {
+    if let (Some(fields), serde_json::Value::Object(more)) = (document.as_object_mut(), more) {
+        fields.extend(more);
+    }
+    document
+}
+
 /// Writes a line to stderr. There is nobody to tell if that fails.
 pub(crate) fn complain(line: &str) {
     let _unheard = writeln!(io::stderr().lock(), "{line}");

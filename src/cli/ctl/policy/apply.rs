@@ -106,7 +106,7 @@ fn refuse_files(output: Output, refusals: &[Refusal], findings: &[Finding]) -> R
         Output::Text => output::complain(show::lint_text(refusals, findings).trim_end()),
         Output::Json => {
             let plan = Plan { sources: Vec::new(), findings: Vec::new(), compared: None };
-            output::emit_json(&plan.document(&show::lint_json(refusals, findings), None))?;
+            output::emit_json(&plan.document(show::lint_json(refusals, findings), None))?;
         }
     }
     Err(Problem { exit: Exit::Failed, error: anyhow!("nothing is applied: the files have errors") })
@@ -120,7 +120,7 @@ fn report(output: Output, plan: &Plan, revision: Option<u32>) -> Result<(), Prob
             }
             output::emit(&plan.text(revision))?;
         }
-        Output::Json => output::emit_json(&plan.document(&show::lint_json(&[], &plan.findings), revision))?,
+        Output::Json => output::emit_json(&plan.document(show::lint_json(&[], &plan.findings), revision))?,
     }
     Ok(())
 }
@@ -176,20 +176,18 @@ impl Plan {
     }
 
     /// For scripts.
-    fn document(&self, found: &Value, revision: Option<u32>) -> Value {
+    fn document(&self, findings: Value, revision: Option<u32>) -> Value {
         let compared = self.compared.as_ref();
         let empty: &[Change] = &[];
         let changes = show::diff_json(compared.map_or(empty, |compared| &compared.changes));
         let gone = compared.iter().flat_map(|compared| &compared.gone).map(PolicyName::as_str);
-        json!({
+        let ended = json!({
             "applied": revision.is_some(),
             "compared_with": compared.map(|compared| compared.held.revision.revision),
             "revision": revision,
-            "findings": found["findings"],
             "gone": gone.collect::<Vec<_>>(),
-            "shortens": changes["shortens"],
-            "changes": changes["changes"],
-        })
+        });
+        output::joined(output::joined(ended, findings), changes)
     }
 }
 
@@ -234,7 +232,7 @@ severity = \"high\"
     fn apply_prints() -> anyhow::Result<()> {
         let new = OLD.split("\n[policy.old]").next().unwrap_or_default().replace("20s", "10s");
         let plan = plan(OLD, &new)?;
-        let document = plan.document(&show::lint_json(&[], &plan.findings), Some(4));
+        let document = plan.document(show::lint_json(&[], &plan.findings), Some(4));
         let text = format!("{}\n{document:#}\n", plan.text(Some(4)));
         golden::check("tests/output/policy-apply.txt", &text)?;
         assert!(plan.text(Some(3)).ends_with("revision 3 holds on: the files are its files\n"));

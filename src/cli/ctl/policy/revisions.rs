@@ -68,11 +68,10 @@ fn list_text(revisions: &[v1::Revision]) -> String {
 }
 
 fn list_json(revisions: &[v1::Revision]) -> Value {
-    let listed = revisions.iter().enumerate().map(|(at, revision)| {
-        let mut document = revision_json(revision);
-        document["holds"] = (at == 0).into();
-        document
-    });
+    let listed = revisions
+        .iter()
+        .enumerate()
+        .map(|(at, revision)| output::joined(revision_json(revision), json!({ "holds": at == 0 })));
     json!({ "revisions": listed.collect::<Vec<_>>() })
 }
 
@@ -123,19 +122,15 @@ fn reads_as(text: &str, set: &PolicySet) -> bool {
 }
 
 fn show_json(held: &Held, policy: Option<&PolicyName>) -> Result<Value, Problem> {
-    let mut shown = revision_json(&held.revision);
-    shown["unnamed_severity"] = held.unnamed.as_str().into();
-    match policy {
-        Some(name) => {
-            shown["policy"] = name.as_str().into();
-            shown["document"] = serde_json::to_value(document(held, name)?).map_err(anyhow::Error::from)?;
-        }
+    let what = match policy {
+        Some(name) => json!({ "policy": name.as_str(), "document": document(held, name)? }),
         None => {
             let files = held.sources.iter().map(|source| json!({ "name": source.name, "text": source.text }));
-            shown["files"] = files.collect();
+            json!({ "files": files.collect::<Vec<_>>() })
         }
-    }
-    Ok(shown)
+    };
+    let unnamed = json!({ "unnamed_severity": held.unnamed.as_str() });
+    Ok(output::joined(output::joined(revision_json(&held.revision), unnamed), what))
 }
 
 fn document<'a>(held: &'a Held, name: &PolicyName) -> Result<&'a Document, Problem> {
@@ -217,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_comes_to_the_same_policies() -> anyhow::Result<()> {
-        let odd = "[policy.b]\nendpoints = [\"b\"]\nseverity = \"low\"\nowner = \"a \\\"b\\\"\\t\\u007f\\\\ é\"\n\
+        let odd = "[policy.b]\nendpoints = [\"b\"]\nseverity = \"low\"\nowner = \"a \\\"b\\\"\\\\ é\"\nfingerprint.leave_out = [\"/\\t\\u007f\"]\n\
                    tenants = [\"acme\"]\nlimits = { max_bytes = 1024 }\nresponse.statuses = [\"2xx\", \"404\"]\n";
         let cases: [&[&str]; 5] = [
             &[SAMPLE],

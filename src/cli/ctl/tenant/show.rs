@@ -38,13 +38,11 @@ pub(super) fn text(tenant: &v1::Tenant) -> String {
 
 /// A tenant, with its endpoints if the node told them.
 pub(super) fn document(tenant: &v1::Tenant) -> Value {
-    let mut document = line(tenant);
     let endpoints = tenant
         .endpoints
         .iter()
         .map(|usage| json!({ "endpoint": usage.endpoint, "keys": usage.keys, "bytes": usage.bytes }));
-    document["endpoints"] = endpoints.collect();
-    document
+    output::joined(line(tenant), json!({ "endpoints": endpoints.collect::<Vec<_>>() }))
 }
 
 /// All tenants.
