@@ -86,3 +86,10 @@ fn what_was_not_asked_is_left_out() -> anyhow::Result<()> {
     assert!(action("policies").is_err_and(|error| error.contains("set-policies, create-tenant")));
     Ok(())
 }
+
+#[test]
+fn the_help_says_how_much_is_kept() {
+    let help = <Audit as clap::Args>::augment_args(clap::Command::new("audit")).render_long_help().to_string();
+    let kept = format!("keeps the last {}", output::count(crate::limits::MAX_AUDIT_ENTRIES));
+    assert!(help.replace('\n', " ").contains(&kept), "{help}");
+}
