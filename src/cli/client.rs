@@ -4,16 +4,22 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use holdfast_client::proto::v1::admin_client::AdminClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::cli::exit::{Exit, Problem};
+use crate::limits;
 
 /// How long a connection may take to be made. A node on the same continent answers within a tenth of it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one answer may take: the node's own limit for a proposal is ten seconds.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of an answer to an operator: a list of as many revisions as are kept, each with the names of as many policies as can
+/// be, is no larger.
+const MAX_ADMIN_ANSWER_BYTES: usize =
+    limits::MAX_POLICY_REVISIONS * limits::MAX_POLICIES * (limits::MAX_POLICY_NAME_BYTES + 8);
 
 /// Where a node is, as `http://HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +97,11 @@ impl Address {
         };
         Problem { exit, error: anyhow!("the node at {self} answers {}: {}", code_of(status), status.message()) }
     }
+}
+
+/// A client for what operators ask, that takes the largest answer.
+pub(crate) fn admin(channel: Channel) -> AdminClient<Channel> {
+    AdminClient::new(channel).max_decoding_message_size(MAX_ADMIN_ANSWER_BYTES)
 }
 
 /// Flags of every command that asks a node.

@@ -236,6 +236,14 @@ fn revision(number: u32) -> v1::Revision {
     }
 }
 
+/// A node takes no decision for all of which it is not said who made it and why.
+fn signed(signature: Option<&v1::Signature>) -> Result<(), Status> {
+    match signature.is_some_and(|signature| !signature.actor.is_empty() && !signature.reason.is_empty()) {
+        true => Ok(()),
+        false => Err(Status::invalid_argument("say who and why")),
+    }
+}
+
 fn acme() -> v1::Tenant {
     let endpoint = v1::EndpointUsage { endpoint: "POST /v1/charges".to_owned(), keys: 12, bytes: 34_567 };
     v1::Tenant {
@@ -255,7 +263,7 @@ impl Admin for Desk {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Answer<v1::StatusResponse> {
         let state = if self.fault == Fault::None { "serving" } else { "stopped" };
         let group = v1::GroupStatus { state: state.to_owned(), ..v1::GroupStatus::default() };
-        Ok(Response::new(v1::StatusResponse { node_id: 1, partitions: 1, groups: vec![group], ..Default::default() }))
+        Ok(Response::new(v1::StatusResponse { node_id: 1, partitions: 2, groups: vec![group], ..Default::default() }))
     }
 
     async fn rotate_cluster_key(
@@ -270,6 +278,7 @@ impl Admin for Desk {
     }
 
     async fn apply_policies(&self, request: Request<v1::ApplyPoliciesRequest>) -> Answer<v1::ApplyPoliciesResponse> {
+        signed(request.get_ref().signature.as_ref())?;
         match request.get_ref().expected_revision {
             3 => Ok(Response::new(v1::ApplyPoliciesResponse { revision: 4 })),
             _ => Err(Status::failed_precondition("revision 3 of the policies holds: compare again")),
@@ -279,7 +288,11 @@ impl Admin for Desk {
     async fn get_policies(&self, request: Request<v1::GetPoliciesRequest>) -> Answer<v1::GetPoliciesResponse> {
         let text = "[policy.charges]\nendpoints = [\"POST /v1/charges\"]\nseverity = \"critical\"\nlease = \"20s\"\n";
         let source = v1::PolicySource { name: "payments.toml".to_owned(), text: text.to_owned() };
-        let number = request.get_ref().revision.unwrap_or(3);
+        // One that is ill has not heard of the last revision.
+        let number = request.get_ref().revision.unwrap_or(if self.fault == Fault::None { 3 } else { 2 });
+        if number > 3 {
+            return Err(Status::invalid_argument("there is no such revision"));
+        }
         Ok(Response::new(v1::GetPoliciesResponse {
             revision: Some(revision(number)),
             sources: vec![source],
@@ -292,18 +305,23 @@ impl Admin for Desk {
     }
 
     async fn create_tenant(&self, request: Request<v1::CreateTenantRequest>) -> Answer<v1::TenantResponse> {
-        let v1::CreateTenantRequest { tenant, home, limits, .. } = request.into_inner();
+        let v1::CreateTenantRequest { tenant, home, limits, signature } = request.into_inner();
+        signed(signature.as_ref())?;
         Ok(Response::new(v1::TenantResponse { tenant: Some(v1::Tenant { tenant, home, limits, ..acme() }) }))
     }
 
     async fn change_tenant(&self, request: Request<v1::ChangeTenantRequest>) -> Answer<v1::TenantResponse> {
-        let v1::ChangeTenantRequest { tenant, limits, closed, .. } = request.into_inner();
+        let v1::ChangeTenantRequest { tenant, limits, closed, signature } = request.into_inner();
+        signed(signature.as_ref())?;
         let closed = closed.unwrap_or_default();
         let limits = limits.or(acme().limits);
         Ok(Response::new(v1::TenantResponse { tenant: Some(v1::Tenant { tenant, closed, limits, ..acme() }) }))
     }
 
-    async fn list_tenants(&self, _: Request<v1::ListTenantsRequest>) -> Answer<v1::ListTenantsResponse> {
+    async fn list_tenants(&self, request: Request<v1::ListTenantsRequest>) -> Answer<v1::ListTenantsResponse> {
+        if !["", "acme"].contains(&request.get_ref().tenant.as_str()) {
+            return Err(Status::not_found("there is no such tenant"));
+        }
         Ok(Response::new(v1::ListTenantsResponse { tenants: vec![acme()], registered_only: true }))
     }
 
@@ -312,15 +330,20 @@ impl Admin for Desk {
         let entry = |sequence: u64| v1::AuditEntry {
             partition,
             sequence,
-            at_unix_ms: 1_790_000_000_000 + sequence * 1_000,
+            at_unix_ms: 1_790_000_000_000 + sequence * 1_000 + u64::from(partition) * 10,
             actor: "ada".to_owned(),
             reason: "ticket 812".to_owned(),
             action: "set-policies".to_owned(),
             target: format!("revision {sequence}"),
             detail: "changed charges".to_owned(),
         };
-        // Two pages.
-        let (entries, next) = if from > 1 { (vec![entry(2)], 0) } else { (vec![entry(1)], 2) };
+        // Two pages; nothing behind them, but for who was there already.
+        let (entries, next) = match from {
+            0 | 1 => (vec![entry(1)], 2),
+            2 => (vec![entry(2)], 0),
+            3..90 => (Vec::new(), 0),
+            _ => (vec![entry(100)], 0),
+        };
         Ok(Response::new(v1::AuditResponse { entries, next }))
     }
 

@@ -33,6 +33,15 @@ pub(crate) fn emit_json(document: &serde_json::Value) -> io::Result<()> {
     emit(&format!("{document:#}\n"))
 }
 
+/// A JSON document with what another one has beside it.
+#[must_use]
+pub(crate) fn joined(mut document: serde_json::Value, more: serde_json::Value) -> serde_json::Value {
+    if let (Some(fields), serde_json::Value::Object(more)) = (document.as_object_mut(), more) {
+        fields.extend(more);
+    }
+    document
+}
+
 /// Writes a line to stderr. There is nobody to tell if that fails.
 pub(crate) fn complain(line: &str) {
     let _unheard = writeln!(io::stderr().lock(), "{line}");
@@ -41,13 +50,7 @@ pub(crate) fn complain(line: &str) {
 /// Lines up columns: the first to the left, the others to the right, two spaces between.
 #[must_use]
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
-    let mut widths: Vec<usize> = Vec::new();
-    for row in rows {
-        widths.resize(widths.len().max(row.len()), 0);
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
+    let widths = widths(rows);
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
@@ -61,6 +64,31 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Lines up columns of texts: all to the left, two spaces between.
+#[must_use]
+pub(crate) fn columns(rows: &[Vec<String>]) -> String {
+    let widths = widths(rows);
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = widths.iter().zip(row).map(|(width, cell)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// How many characters the longest cell of each column has.
+fn widths(rows: &[Vec<String>]) -> Vec<usize> {
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows {
+        widths.resize(widths.len().max(row.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    widths
 }
 
 /// Milliseconds since the Unix epoch as RFC 3339 in UTC, such as `2025-11-24T04:05:06.789Z`.
@@ -83,6 +111,18 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+/// Days from 1970-01-01 to a day after it, by Howard Hinnant's `days_from_civil` (as above). Months count from 1, and a day
+/// that the month does not have is one of the next month.
+#[must_use]
+pub(crate) const fn days(year: u64, month: u64, day: u64) -> u64 {
+    let shifted_year = if month <= 2 { year.saturating_sub(1) } else { year };
+    let (era, year_of_era) = (shifted_year / 400, shifted_year % 400);
+    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = ((153 * shifted_month + 2) / 5 + day).saturating_sub(1);
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    (era * 146_097 + day_of_era).saturating_sub(719_468)
 }
 
 /// A count of bytes for people: exact below 10 KiB, else with one decimal.
@@ -142,5 +182,6 @@ mod tests {
     fn columns_line_up() {
         let rows = [vec!["name".to_owned(), "n".to_owned()], vec!["a".to_owned(), "100".to_owned()]];
         assert_eq!(table(&rows), "name    n\na     100\n");
+        assert_eq!(columns(&rows), "name  n\na     100\n");
     }
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use holdfast_client::proto::v1;
 
+use crate::cli::output;
+use crate::clock;
 use crate::time::Span;
 
 /// The longest duration that may be typed: a week is longer than any run makes sense for.
@@ -48,6 +50,57 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         Ok(_) | Err(_) => Err(format!("{text:?} is no share: write a number from 0 to 1, such as 0.2")),
     }
+}
+
+/// A size in bytes: a whole number, with a unit or without, such as `10GiB` or `65536`.
+///
+/// # Errors
+/// When it is something else, or more than fits.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 5] = [("", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let each = UNITS.into_iter().find(|(name, _)| *name == unit).map(|(_, each)| each);
+    let (Ok(number), Some(each)) = (number.parse::<u64>(), each) else {
+        return Err(format!(
+            "{text:?} is no size: write a whole number with KiB, MiB, GiB, TiB or nothing, such as 10GiB"
+        ));
+    };
+    number.checked_mul(each).ok_or_else(|| format!("{text} is more than there is"))
+}
+
+/// A point in time, in milliseconds since the Unix epoch: so long ago, such as `2h`, or a time in UTC, such as `2026-11-24` or
+/// `2026-11-24T08:00:00Z`.
+///
+/// # Errors
+/// When it is something else.
+pub(crate) fn since(text: &str) -> Result<u64, String> {
+    match text.parse::<Span>() {
+        Ok(ago) => Ok(clock::wall_unix_ms().saturating_sub(ago.ms())),
+        Err(_) => time(text).ok_or_else(|| {
+            format!(
+                "{text:?} is neither a duration nor a time: write such as 2h, 7d, 2026-11-24 or 2026-11-24T08:00:00Z, in UTC"
+            )
+        }),
+    }
+}
+
+/// A day, or a day and a time with a `Z`; from 1970 on.
+fn time(text: &str) -> Option<u64> {
+    let (day, of_day) =
+        text.split_once('T').map_or((text, Some("00:00:00")), |(day, of_day)| (day, of_day.strip_suffix('Z')));
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok())?;
+    let numbers = |text: &str, by: char| text.split(by).map(number).collect::<Option<Vec<u64>>>();
+    let (days, parts) = (numbers(day, '-')?, numbers(of_day?, ':')?);
+    let ([year @ 1970..=9999, month @ 1..=12, day_of_month], [hour @ 0..24, minute @ 0..60, second @ 0..60]) =
+        (days.as_slice(), parts.as_slice())
+    else {
+        return None;
+    };
+    let seconds = (output::days(*year, *month, *day_of_month) * 24 + hour) * 3_600 + minute * 60 + second;
+    let unix_ms = seconds * 1_000;
+    // A day that its month does not have comes out as another one.
+    output::time(unix_ms).starts_with(&format!("{year:04}-{month:02}-{day_of_month:02}T")).then_some(unix_ms)
 }
 
 /// A fencing token as `<epoch>.<sequence>`, such as `1.42`.
@@ -119,6 +172,58 @@ mod tests {
         for bad in ["1.01", "-0.1", "NaN", "x"] {
             assert!(share(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn sizes() {
+        let good =
+            [("0", 0), ("65536", 65_536), ("1KiB", 1_024), ("3MiB", 3 << 20), ("10GiB", 10 << 30), ("2TiB", 2 << 40)];
+        for (text, bytes) in good {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "GiB", "1GB", "1gib", "1.5GiB", "-1", "1 GiB", "+1", "16777216TiB", "99999999999999999999"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn points_in_time() {
+        let good = [
+            ("1970-01-01", "1970-01-01T00:00:00.000Z"),
+            ("2024-02-29", "2024-02-29T00:00:00.000Z"),
+            ("2026-11-24T08:09:10Z", "2026-11-24T08:09:10.000Z"),
+            ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59.000Z"),
+        ];
+        for (text, expected) in good {
+            assert_eq!(since(text).map(output::time).as_deref(), Ok(expected), "{text}");
+        }
+        let bad = [
+            "",
+            "2026",
+            "2026-11",
+            "2026-13-01",
+            "2026-00-01",
+            "2026-02-29",
+            "2026-04-31",
+            "2026-11-00",
+            "1969-12-31",
+            "2026-11-24T08:00:00",
+            "2026-11-24T08:00:00+01:00",
+            "2026-11-24T24:00:00Z",
+            "2026-11-24T08:00Z",
+            "2026-11-24T",
+            "2026-11-+4",
+            "yesterday",
+            "2",
+            "2w",
+            "2026-11-99999999999999999999",
+        ];
+        for text in bad {
+            assert!(since(text).is_err(), "{text}: {:?}", since(text));
+        }
+        let (before, hour_ago) = (clock::wall_unix_ms(), since("1h").unwrap_or_default());
+        assert!((before - 3_600_000..=clock::wall_unix_ms() - 3_600_000).contains(&hour_ago));
+        assert_eq!(since("99999999d"), Ok(0));
     }
 
     #[test]

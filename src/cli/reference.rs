@@ -57,7 +57,17 @@ fn every_command_has_help_that_says_what_it_does() {
         "holdfast ctl policy lint",
         "holdfast ctl policy explain",
         "holdfast ctl policy diff",
+        "holdfast ctl policy apply",
+        "holdfast ctl policy list",
+        "holdfast ctl policy show",
         "holdfast ctl policy schema",
+        "holdfast ctl tenant create",
+        "holdfast ctl tenant set",
+        "holdfast ctl tenant close",
+        "holdfast ctl tenant reopen",
+        "holdfast ctl tenant list",
+        "holdfast ctl tenant show",
+        "holdfast ctl audit",
         "holdfast bench",
     ];
     for command in commands {

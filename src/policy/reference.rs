@@ -20,10 +20,11 @@ const HEAD: &str = "\
 <!-- Generated from src/policy by `REWRITE=1 cargo test --release policies_reference`. Do not edit. -->
 
 A **policy** is the contract of some endpoints: what their idempotency keys are promised. An organisation writes its policies
-in TOML files, checks them with `holdfast ctl policy`, and keeps them where its code is.
+in TOML files, keeps them where its code is, checks them with `holdfast ctl policy lint`, and applies them with
+`holdfast ctl policy apply` ([how to roll them out](../guides/policies.md)).
 
 **What a node does with them:** it follows `on_lapse`, `lease`, `retention`, what a fingerprint takes, and the limits, for keys that are
-granted from then on ([how to roll them out](../guides/policies.md)). `response.*`, `stage`, `consistency` and `fail` are kept and shown, for
+granted from then on. `response.*`, `stage`, `consistency` and `fail` are kept and shown, for
 the gateway and for several regions; no node of one region asks them. An endpoint that no policy names gets the defaults of the
 setting `severity` ([configuration](configuration.md)).
 
@@ -57,9 +58,10 @@ One, and the most specific:
 In a pattern one `*` stands for any characters, also `/` and none. If two policies name endpoints of the same tenant that are
 equally specific, and one endpoint fits both, the files are refused. The order of policies and files means nothing. Policies
 are not merged: what the most specific one leaves out is not taken from another that fits as well. An endpoint that no policy is for has the
-defaults of `high`.
+defaults of the node's setting `severity`; where files are read and no node is asked, those of `high`.
 
-`holdfast ctl policy explain ENDPOINT --tenant TENANT --file FILE` shows which policy it is, and where each value comes from.
+`holdfast ctl policy explain ENDPOINT --tenant TENANT` shows which policy it is, and where each value comes from; with `--file FILE`
+it is about files, and no node is asked.
 ";
 
 /// The properties of the schema in the order of [`FIELDS`], each with the field's full name.

@@ -135,6 +135,12 @@ impl PolicySet {
         if refusals.is_empty() { Ok(set) } else { Err(refusals) }
     }
 
+    /// The same, where an endpoint that no policy is for has the defaults of another severity.
+    #[must_use]
+    pub fn with_unnamed(self, severity: Severity) -> Self {
+        Self { unnamed: Document::defaults(severity).promise(), ..self }
+    }
+
     /// The policies, by name.
     #[must_use]
     pub fn policies(&self) -> &BTreeMap<PolicyName, Policy> {

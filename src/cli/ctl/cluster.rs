@@ -6,13 +6,13 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use crate::cli::client::Asking;
-use crate::cli::ctl::signed::PerhapsSigned;
+use crate::cli::ctl::signature::PerhapsSigned;
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::output::{self, Output};
 
 /// Makes a new cluster key.
-pub(super) async fn rotate(asking: &Asking, channel: Channel, signed: &PerhapsSigned) -> Result<Exit, Problem> {
-    let request = v1::RotateClusterKeyRequest { signature: signed.message() };
+pub(super) async fn rotate(asking: &Asking, channel: Channel, signed: PerhapsSigned) -> Result<Exit, Problem> {
+    let request = v1::RotateClusterKeyRequest { signature: Some(signed.signature()) };
     let answer = AdminClient::new(channel).rotate_cluster_key(request).await;
     let key_id = answer.map_err(|status| asking.address.failed(&status))?.into_inner().key_id;
     match asking.output {
@@ -25,8 +25,9 @@ pub(super) async fn rotate(asking: &Asking, channel: Channel, signed: &PerhapsSi
 }
 
 /// Lets log time follow the clock.
-pub(super) async fn accept_clock(asking: &Asking, channel: Channel, signed: &PerhapsSigned) -> Result<Exit, Problem> {
-    let answer = AdminClient::new(channel).accept_clock(v1::AcceptClockRequest { signature: signed.message() }).await;
+pub(super) async fn accept_clock(asking: &Asking, channel: Channel, signed: PerhapsSigned) -> Result<Exit, Problem> {
+    let request = v1::AcceptClockRequest { signature: Some(signed.signature()) };
+    let answer = AdminClient::new(channel).accept_clock(request).await;
     let times = answer.map_err(|status| asking.address.failed(&status))?.into_inner().log_time_unix_ms;
     match asking.output {
         Output::Json => output::emit_json(&json!({ "log_time_unix_ms": times }))?,

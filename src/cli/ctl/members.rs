@@ -6,7 +6,7 @@ use serde_json::json;
 use tonic::transport::Channel;
 
 use crate::cli::client::Asking;
-use crate::cli::ctl::signed::PerhapsSigned;
+use crate::cli::ctl::signature::PerhapsSigned;
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::output::{self, Output};
 
@@ -17,9 +17,6 @@ A change is checked in every partition before the first is changed. One that fai
 pub(super) struct Members {
     #[command(subcommand)]
     change: Option<Change>,
-
-    #[command(flatten)]
-    signed: PerhapsSigned,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -29,12 +26,16 @@ enum Change {
         /// The node
         #[arg(value_name = "NODE")]
         node_id: u64,
+        #[command(flatten)]
+        signed: PerhapsSigned,
     },
     /// Take a member out of every partition
     Remove {
         /// The node
         #[arg(value_name = "NODE")]
         node_id: u64,
+        #[command(flatten)]
+        signed: PerhapsSigned,
     },
     /// Make a learner a voter in place of a member, which leaves: both in one step
     Replace {
@@ -44,6 +45,8 @@ enum Change {
         /// The learner that becomes a voter
         #[arg(long, value_name = "NODE")]
         with: u64,
+        #[command(flatten)]
+        signed: PerhapsSigned,
     },
 }
 
@@ -51,8 +54,7 @@ enum Change {
 pub(super) async fn run(asking: &Asking, channel: Channel, members: Members) -> Result<Exit, Problem> {
     let mut client = AdminClient::new(channel);
     if let Some(change) = members.change {
-        let request = v1::ChangeMembersRequest { signature: members.signed.message(), ..request(&change) };
-        let answer = client.change_members(request).await;
+        let answer = client.change_members(request(change)).await;
         answer.map_err(|status| asking.address.failed(&status))?;
     }
     let answer = client.members(v1::MembersRequest {}).await;
@@ -64,14 +66,13 @@ pub(super) async fn run(asking: &Asking, channel: Channel, members: Members) -> 
     Ok(Exit::Ok)
 }
 
-fn request(change: &Change) -> v1::ChangeMembersRequest {
-    match *change {
-        Change::Promote { node_id } => v1::ChangeMembersRequest { promote_node_id: node_id, ..Default::default() },
-        Change::Remove { node_id } => v1::ChangeMembersRequest { remove_node_id: node_id, ..Default::default() },
-        Change::Replace { node_id, with } => {
-            v1::ChangeMembersRequest { promote_node_id: with, remove_node_id: node_id, signature: None }
-        }
-    }
+fn request(change: Change) -> v1::ChangeMembersRequest {
+    let (promote_node_id, remove_node_id, signed) = match change {
+        Change::Promote { node_id, signed } => (node_id, 0, signed),
+        Change::Remove { node_id, signed } => (0, node_id, signed),
+        Change::Replace { node_id, with, signed } => (with, node_id, signed),
+    };
+    v1::ChangeMembersRequest { promote_node_id, remove_node_id, signature: Some(signed.signature()) }
 }
 
 /// What a member is, over all partitions: a change that stopped on the way shows as one that is in between.
@@ -144,7 +145,10 @@ mod tests {
 
     #[test]
     fn a_replacement_is_one_change() {
-        let replace = request(&Change::Replace { node_id: 2, with: 4 });
+        let signed = PerhapsSigned::of("ada", "its disk fails");
+        let replace = request(Change::Replace { node_id: 2, with: 4, signed });
         assert_eq!((replace.promote_node_id, replace.remove_node_id), (4, 2));
+        let signature = replace.signature.unwrap_or_default();
+        assert_eq!((signature.actor.as_str(), signature.reason.as_str()), ("ada", "its disk fails"));
     }
 }

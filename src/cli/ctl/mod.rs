@@ -5,10 +5,9 @@ mod cluster;
 mod groups;
 mod key;
 mod members;
-mod policies;
 mod policy;
 mod resolve;
-mod signed;
+mod signature;
 mod status;
 mod tenant;
 #[cfg(test)]
@@ -18,10 +17,12 @@ mod view;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tonic::transport::Channel;
 
 use crate::cli::client::{ANSWER_TIMEOUT, Asking};
-use crate::cli::ctl::signed::PerhapsSigned;
 use crate::cli::exit::{Exit, Problem};
+
+use signature::PerhapsSigned;
 
 /// How long a change of all partitions may take: the node itself gives up before.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -36,8 +37,9 @@ Examples:
   holdfast ctl key show demo order-1
   holdfast ctl key show demo order-1 --output json | jq .record.state
   holdfast ctl policy lint payments.toml
-  holdfast ctl tenant list
-  holdfast ctl audit
+  holdfast ctl policy apply payments.toml --reason 'refunds are required, ticket 812'
+  holdfast ctl tenant create acme --max-keys 5000000 --reason 'contract 17'
+  holdfast ctl audit --since 1d
   holdfast ctl --address http://10.0.0.7:7400 status")]
 pub(crate) struct Ctl {
     #[command(flatten)]
@@ -51,17 +53,12 @@ pub(crate) struct Ctl {
 enum Command {
     #[command(flatten)]
     Ask(Question),
-    /// What endpoints are promised: check, explain and compare policy files, and make a cluster follow them
+    /// Check, explain and compare policies, apply them, and show which hold
     #[command(subcommand)]
-    Policy(Policy),
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Policy {
-    #[command(flatten)]
-    Files(policy::Policy),
-    #[command(flatten)]
-    Cluster(policies::Policies),
+    Policy(policy::Policy),
+    /// Make tenants, limit them, close them, and show what their keys take up
+    #[command(subcommand)]
+    Tenant(tenant::Tenant),
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -79,9 +76,6 @@ enum Question {
     Snapshot(groups::Snapshot),
     /// Make a new key for the MACs of tokens; the one before stays valid until the next rotation
     RotateClusterKey(PerhapsSigned),
-    /// Tenants: who may have keys, and how much
-    #[command(subcommand)]
-    Tenant(tenant::Tenant),
     /// Show who decided what, when and why
     Audit(audit::Audit),
     /// Log time, which decides when completed records may go
@@ -109,45 +103,42 @@ enum Clock {
 pub(crate) fn run(ctl: Ctl) -> Result<Exit, Problem> {
     match ctl.command {
         Command::Ask(question) => ask(&ctl.asking, question),
-        Command::Policy(Policy::Files(policy)) => policy::run(&policy, ctl.asking.output),
-        Command::Policy(Policy::Cluster(policies)) => asked(async {
-            policies::run(&ctl.asking, ctl.asking.address.connect(ANSWER_TIMEOUT).await?, policies).await
-        }),
+        Command::Policy(policy) => policy::run(&ctl.asking, policy),
+        Command::Tenant(tenant) => tenant::run(&ctl.asking, tenant),
     }
-}
-
-/// Waits for what a node is asked.
-fn asked(question: impl Future<Output = Result<Exit, Problem>>) -> Result<Exit, Problem> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(question)
 }
 
 /// Asks the node, and shows what it answers.
 fn ask(asking: &Asking, question: Question) -> Result<Exit, Problem> {
-    asked(async {
-        let patience = match question {
-            // Every partition is changed, and a learner that becomes a voter has the last entries to catch up with.
-            Question::Members(_) | Question::Transfer(_) | Question::Snapshot(_) => CHANGE_TIMEOUT,
-            Question::Status
-            | Question::Key(_)
-            | Question::Tenant(_)
-            | Question::Audit(_)
-            | Question::RotateClusterKey(_)
-            | Question::Clock(_) => ANSWER_TIMEOUT,
-        };
-        let channel = asking.address.connect(patience).await?;
-        match question {
-            Question::Status => status::run(asking, channel).await,
-            Question::Members(members) => members::run(asking, channel, members).await,
-            Question::Transfer(transfer) => groups::transfer(asking, channel, transfer).await,
-            Question::Snapshot(snapshot) => groups::snapshot(asking, channel, snapshot).await,
-            Question::Key(Key::Show(name)) => key::show(asking, channel, name).await,
-            Question::Key(Key::History(name)) => key::history(asking, channel, name).await,
-            Question::Key(Key::Resolve(resolve)) => resolve::run(asking, channel, resolve).await,
-            Question::Tenant(tenant) => tenant::run(asking, channel, tenant).await,
-            Question::Audit(audit) => audit::run(asking, channel, audit).await,
-            Question::RotateClusterKey(signed) => cluster::rotate(asking, channel, &signed).await,
-            Question::Clock(Clock::Accept(signed)) => cluster::accept_clock(asking, channel, &signed).await,
-        }
+    let patience = match question {
+        // Every partition is changed, and a learner that becomes a voter has the last entries to catch up with.
+        Question::Members(_) | Question::Transfer(_) | Question::Snapshot(_) => CHANGE_TIMEOUT,
+        Question::Status
+        | Question::Key(_)
+        | Question::RotateClusterKey(_)
+        | Question::Audit(_)
+        | Question::Clock(_) => ANSWER_TIMEOUT,
+    };
+    with_node(asking, patience, async move |channel| match question {
+        Question::Status => status::run(asking, channel).await,
+        Question::Members(members) => members::run(asking, channel, members).await,
+        Question::Transfer(transfer) => groups::transfer(asking, channel, transfer).await,
+        Question::Snapshot(snapshot) => groups::snapshot(asking, channel, snapshot).await,
+        Question::Key(Key::Show(name)) => key::show(asking, channel, name).await,
+        Question::Key(Key::History(name)) => key::history(asking, channel, name).await,
+        Question::Key(Key::Resolve(resolve)) => resolve::run(asking, channel, resolve).await,
+        Question::RotateClusterKey(signed) => cluster::rotate(asking, channel, signed).await,
+        Question::Audit(audit) => audit::run(asking, channel, audit).await,
+        Question::Clock(Clock::Accept(signed)) => cluster::accept_clock(asking, channel, signed).await,
     })
+}
+
+/// Connects to the node, and asks it.
+fn with_node(
+    asking: &Asking,
+    patience: Duration,
+    ask: impl AsyncFnOnce(Channel) -> Result<Exit, Problem>,
+) -> Result<Exit, Problem> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(async { ask(asking.address.connect(patience).await?).await })
 }

@@ -1,24 +1,33 @@
-//! `holdfast ctl policy`: what policy files say, and what is wrong with them. No node is asked.
+//! `holdfast ctl policy`: what policy files say, what is wrong with them, and which policies hold.
 
-use std::path::{Path, PathBuf};
+mod apply;
+mod files;
+mod held;
+mod revisions;
+mod show;
 
-use anyhow::anyhow;
-use serde_json::{Value, json};
+use std::path::PathBuf;
 
+use serde_json::Value;
+
+use crate::cli::client::{ANSWER_TIMEOUT, Asking};
+use crate::cli::ctl::with_node;
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::output::{self, Output};
-use crate::cli::settings::file;
-use crate::ids::{EndpointName, PolicyName, TenantId};
-use crate::limits;
-use crate::policy::diff::{self, Change};
-use crate::policy::lint::{self, Finding, Level};
-use crate::policy::schema;
-use crate::policy::set::{Effective, Origin, PolicySet, Refusal, Rule, Source};
+use crate::ids::{EndpointName, TenantId};
+use crate::policy::Severity;
+use crate::policy::document::Document;
+use crate::policy::lint::{self, Level};
+use crate::policy::set::{Effective, PolicySet};
+use crate::policy::{diff, schema};
 
-/// What is asked of policy files.
+use held::Held;
+use show::Asked;
+
+/// What is asked of policies.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Policy {
-    /// Check policy files: what is wrong, contradicts itself or is unwise; ends with 1 if there is an error
+    /// Check policy files: what is wrong, contradicts itself or is unwise; ends with 1 if there is an error. No node is asked
     #[command(after_help = "\
 All files are read together, as they hold together. The codes are listed in docs/reference/policies.md.
 
@@ -28,19 +37,56 @@ Examples:
     Lint(Lint),
     /// Show what an endpoint of a tenant is promised, and where each value comes from
     #[command(after_help = "\
+With files no node is asked. Without, it is about the policies that hold.
+
 Examples:
+  holdfast ctl policy explain 'POST /v1/charges' --tenant acme
   holdfast ctl policy explain 'POST /v1/charges' --tenant acme --file payments.toml
   holdfast ctl policy explain 'POST /v1/charges' --tenant acme --file a.toml --file b.toml --output json")]
     Explain(Explain),
     /// Show what a change of policies does to endpoints, and which promises get shorter
     #[command(after_help = "\
-It compares what endpoints get, so lines that are only moved, and values that are the default anyway, do not show.
+It compares what endpoints get, so lines that are only moved, and values that are the default anyway, do not show. With two
+files no node is asked. With one, it is compared with the policies that hold; `policy apply --dry-run` does that with several.
 
 Examples:
+  holdfast ctl policy diff payments.toml
   holdfast ctl policy diff payments.toml payments.new.toml
   holdfast ctl policy diff old.toml new.toml --output json | jq -e '.shortens | not'")]
     Diff(Diff),
-    /// Print the JSON Schema of policy files, for editors and for checks
+    /// Make the policies exactly those of some files, for keys that are granted from then on
+    #[command(after_help = "\
+The files are checked as `policy lint` does, compared with the policies that hold as `policy diff` does, and applied if these
+still hold by then. Give all files each time: what is in none of them would go.
+
+Nothing is applied, and it ends with 1, if
+  the files have an error;
+  a policy would go that holds now, without --prune;
+  the comparison shows a promise that gets \"(shorter)\", without --shorten;
+  another revision was applied meanwhile: do it again.
+
+A promise of a key that is there never gets shorter: a key keeps the lease, the retention and all else that it was granted under,
+also when it is asked again. --shorten is about new keys. To go back, apply an older revision: it becomes a new one.
+
+Examples:
+  holdfast ctl policy apply policies/*.toml --dry-run
+  holdfast ctl policy apply policies/*.toml --reason 'refunds are required, ticket 812'
+  holdfast ctl policy show --revision 4 > old.toml
+  holdfast ctl policy apply old.toml --prune --shorten --reason 'back to revision 4, ticket 813'")]
+    Apply(apply::Apply),
+    /// Show which policies were applied, when, by whom and why; the newest first
+    List,
+    /// Show the policies that hold, or those of another revision, as TOML that can be applied again
+    #[command(after_help = "\
+As text it is the file as it was applied. Several files stand one after the other; where they cannot, because TOML reads them
+otherwise then, their policies are written anew without comments. JSON has each file.
+
+Examples:
+  holdfast ctl policy show > policies.toml
+  holdfast ctl policy show --policy charges
+  holdfast ctl policy show --revision 4 --output json | jq -r '.files[].name'")]
+    Show(revisions::Show),
+    /// Print the JSON Schema of policy files, for editors and for checks. No node is asked
     #[command(after_help = "\
 Examples:
   holdfast ctl policy schema > policy.schema.json")]
@@ -66,238 +112,88 @@ pub(super) struct Explain {
     #[arg(long, value_name = "TENANT", value_parser = |text: &str| TenantId::parse(text))]
     tenant: TenantId,
 
-    /// A policy file; may be given several times
-    #[arg(long = "file", required = true, num_args = 1.., value_name = "FILE")]
+    /// A policy file; may be given several times. Without one, the node is asked for the policies that hold
+    #[arg(long = "file", num_args = 1.., value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
 /// What is compared.
 #[derive(Debug, clap::Args)]
 pub(super) struct Diff {
-    /// The policy file as it was
-    #[arg(value_name = "OLD")]
-    old: PathBuf,
-
-    /// The policy file as it is to be
-    #[arg(value_name = "NEW")]
-    new: PathBuf,
+    /// The policy file as it was and the one as it is to be, or only the latter
+    #[arg(required = true, num_args = 1..=2, value_name = "FILE")]
+    files: Vec<PathBuf>,
 }
 
 /// Does what was asked.
-pub(super) fn run(policy: &Policy, output: Output) -> Result<Exit, Problem> {
-    let (text, document, exit) = match policy {
-        Policy::Lint(Lint { files }) => {
-            let (refusals, findings) = match set(files)? {
-                Ok(set) => (Vec::new(), lint::lint(&set)),
-                Err(refusals) => (refusals, Vec::new()),
-            };
-            let failed = !refusals.is_empty() || findings.iter().any(|found| found.code.level() == Level::Error);
-            let exit = if failed { Exit::Failed } else { Exit::Ok };
-            (lint_text(&refusals, &findings), lint_json(&refusals, &findings), exit)
-        }
-        Policy::Explain(Explain { endpoint, tenant, files }) => {
-            let set = sound(files)?;
-            let effective = set.effective(Some(tenant), endpoint);
-            let asked = Asked { endpoint, tenant };
-            (explain_text(&asked, &effective), explain_json(&asked, &effective), Exit::Ok)
-        }
-        Policy::Diff(Diff { old, new }) => {
-            let (old, new) = (sound(std::slice::from_ref(old))?, sound(std::slice::from_ref(new))?);
-            let changes = diff::diff(&old, &new);
-            (diff_text(&changes), diff_json(&changes), Exit::Ok)
-        }
+pub(super) fn run(asking: &Asking, policy: Policy) -> Result<Exit, Problem> {
+    let output = asking.output;
+    match policy {
+        Policy::Lint(Lint { files }) => lint(output, &files),
         Policy::Schema => {
             let schema = schema::schema();
-            (format!("{schema:#}\n"), schema, Exit::Ok)
+            written(output, &format!("{schema:#}\n"), &schema)
         }
-    };
+        Policy::Explain(explain) if !explain.files.is_empty() => {
+            explained(output, &explain, &files::sound(&explain.files)?, Severity::High)
+        }
+        Policy::Explain(explain) => with_node(asking, ANSWER_TIMEOUT, async move |channel| {
+            let held = Held::get(asking, channel, None).await?;
+            explained(output, &explain, &held.set, held.unnamed)
+        }),
+        Policy::Diff(Diff { files }) => match files.as_slice() {
+            [old, new] => {
+                let (old, new) = (files::sound(std::slice::from_ref(old))?, files::sound(std::slice::from_ref(new))?);
+                compared(output, &diff::diff(&old, &new), Severity::High)
+            }
+            new => {
+                let sources = files::read(new)?;
+                with_node(asking, ANSWER_TIMEOUT, async move |channel| {
+                    let held = Held::get(asking, channel, None).await?;
+                    compared(output, &held.compare(&sources)?, held.unnamed)
+                })
+            }
+        },
+        Policy::Apply(apply) => apply::run(asking, apply),
+        Policy::List => with_node(asking, ANSWER_TIMEOUT, async move |channel| {
+            revisions::list(asking, channel).await.map(|()| Exit::Ok)
+        }),
+        Policy::Show(show) => with_node(asking, ANSWER_TIMEOUT, async move |channel| {
+            revisions::show(asking, channel, show).await.map(|()| Exit::Ok)
+        }),
+    }
+}
+
+fn written(output: Output, text: &str, document: &Value) -> Result<Exit, Problem> {
     match output {
-        Output::Text => output::emit(&text)?,
-        Output::Json => output::emit_json(&document)?,
+        Output::Text => output::emit(text)?,
+        Output::Json => output::emit_json(document)?,
     }
-    Ok(exit)
+    Ok(Exit::Ok)
 }
 
-struct Asked<'a> {
-    endpoint: &'a EndpointName,
-    tenant: &'a TenantId,
-}
-
-/// The policies of some files, or what is wrong with them.
-fn set(files: &[PathBuf]) -> Result<Result<PolicySet, Vec<Refusal>>, Problem> {
-    let most = u64::try_from(limits::MAX_POLICY_FILE_BYTES).unwrap_or(u64::MAX);
-    let read = |path: &PathBuf| file::text(path, most).map(|text| (shown(path), text)).map_err(Problem::usage);
-    let texts = files.iter().map(read).collect::<Result<Vec<_>, Problem>>()?;
-    let sources: Vec<Source<'_>> = texts.iter().map(|(name, text)| Source { name, text }).collect();
-    Ok(PolicySet::parse(&sources))
-}
-
-/// The policies of some files, all of which must be sound.
-fn sound(files: &[PathBuf]) -> Result<PolicySet, Problem> {
-    set(files)?.map_err(|refusals| {
-        let more = match refusals.len() {
-            0 | 1 => String::new(),
-            count => format!(" (and {} more: holdfast ctl policy lint shows them)", count - 1),
-        };
-        Problem::usage(anyhow!("{}{more}", refusals.first().map(ToString::to_string).unwrap_or_default()))
-    })
-}
-
-pub(super) fn shown(path: &Path) -> String {
-    path.display().to_string()
-}
-
-/// The code of what is refused, beside those of the lint: what is no policy has nothing to be unwise in.
-const REFUSED: &str = "refused";
-
-fn lint_text(refusals: &[Refusal], findings: &[Finding]) -> String {
-    let refused = refusals.iter().map(|refusal| format!("error: {refusal} [{REFUSED}]\n"));
-    let found = findings.iter().map(|found| format!("{found}\n"));
-    let mut text: String = refused.chain(found).collect();
-    let count = |level| {
-        let refused = if level == Level::Error { refusals.len() } else { 0 };
-        findings.iter().filter(|found| found.code.level() == level).count() + refused
+fn lint(output: Output, files: &[PathBuf]) -> Result<Exit, Problem> {
+    let (refusals, findings) = match files::parse(&files::read(files)?) {
+        Ok(set) => (Vec::new(), lint::lint(&set)),
+        Err(refusals) => (refusals, Vec::new()),
     };
-    let counts = [Level::Error, Level::Warning, Level::Note]
-        .map(|level| (count(level), level.as_str()))
-        .map(|(count, name)| format!("{count} {name}{}", if count == 1 { "" } else { "s" }));
-    text.push_str(&format!("{}\n", counts.join(", ")));
-    text
+    written(output, &show::lint_text(&refusals, &findings), &show::lint_json(&refusals, &findings))?;
+    let failed = !refusals.is_empty() || findings.iter().any(|found| found.code.level() == Level::Error);
+    Ok(if failed { Exit::Failed } else { Exit::Ok })
 }
 
-fn lint_json(refusals: &[Refusal], findings: &[Finding]) -> Value {
-    let refused = refusals.iter().map(|refusal| {
-        json!({
-            "level": Level::Error.as_str(),
-            "code": REFUSED,
-            "file": refusal.file,
-            "policy": refusal.policy,
-            "field": refusal.field,
-            "text": refusal.why,
-        })
-    });
-    let found = findings.iter().map(|found| {
-        json!({
-            "level": found.code.level().as_str(),
-            "code": found.code.as_str(),
-            "file": found.file,
-            "policy": found.policy.as_str(),
-            "field": found.field,
-            "text": found.text,
-        })
-    });
-    json!({ "findings": refused.chain(found).collect::<Vec<_>>() })
-}
-
-/// A value as a person reads it.
-fn value_text(value: &Value) -> String {
-    match value {
-        Value::Null => "none".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) if items.is_empty() => "none".to_owned(),
-        Value::Array(items) => items.iter().map(value_text).collect::<Vec<_>>().join(", "),
-        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+fn explained(output: Output, explain: &Explain, set: &PolicySet, unnamed: Severity) -> Result<Exit, Problem> {
+    let Explain { endpoint, tenant, .. } = explain;
+    let (asked, defaults) = (Asked { endpoint, tenant, unnamed }, Document::defaults(unnamed).promise());
+    let mut effective: Effective<'_> = set.effective(Some(tenant), endpoint);
+    if effective.policy.is_none() {
+        effective.promise = &defaults;
     }
+    written(output, &show::explain_text(&asked, &effective), &show::explain_json(&asked, &effective))
 }
 
-fn rule_text(rule: &Rule<'_>) -> String {
-    format!("{} ({}), by {:?}", rule.name, rule.policy.file, rule.target.to_string())
-}
-
-fn explain_text(asked: &Asked<'_>, effective: &Effective<'_>) -> String {
-    let policy = effective.policy.as_ref().map_or_else(|| "none is for it: the defaults of high".to_owned(), rule_text);
-    let mut text = format!("endpoint  {}\ntenant    {}\npolicy    {policy}\n", asked.endpoint, asked.tenant);
-    for other in &effective.others {
-        text.push_str(&format!("          less specific: {}\n", rule_text(other)));
-    }
-    text.push('\n');
-    let head = ["field", "from", "value"].map(str::to_owned);
-    let row =
-        |(field, value, origin): (&str, Value, Origin)| [field.to_owned(), origin.to_string(), value_text(&value)];
-    let rows: Vec<[String; 3]> = std::iter::once(head).chain(effective.rows().into_iter().map(row)).collect();
-    let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or_default();
-    let first = longest(&mut rows.iter().map(|[field, _, _]| field.len()));
-    let second = longest(&mut rows.iter().map(|[_, origin, _]| origin.len()));
-    for [field, origin, value] in &rows {
-        text.push_str(&format!("{field:<first$}  {origin:<second$}  {value}\n"));
-    }
-    text
-}
-
-fn explain_json(asked: &Asked<'_>, effective: &Effective<'_>) -> Value {
-    let rule = |rule: &Rule<'_>| {
-        json!({
-            "name": rule.name.as_str(),
-            "file": rule.policy.file,
-            "endpoint": rule.target.pattern.as_endpoint().as_str(),
-            "tenant": rule.target.tenant.as_ref().map(TenantId::as_str),
-        })
-    };
-    let fields = effective
-        .rows()
-        .into_iter()
-        .map(|(field, value, origin)| json!({ "field": field, "value": value, "from": origin.to_string() }));
-    json!({
-        "endpoint": asked.endpoint.as_str(),
-        "tenant": asked.tenant.as_str(),
-        "policy": effective.policy.as_ref().map(rule),
-        "less_specific": effective.others.iter().map(rule).collect::<Vec<_>>(),
-        "fields": fields.collect::<Vec<_>>(),
-    })
-}
-
-pub(super) fn diff_text(changes: &[Change]) -> String {
-    let name = |name: &Option<PolicyName>| {
-        name.as_ref().map_or_else(|| "the defaults of high".to_owned(), |name| format!("policy {name}"))
-    };
-    let mut text = String::new();
-    for change in changes {
-        match change.from == change.to {
-            true => text.push_str(&format!("{}\n", name(&change.from))),
-            false => text.push_str(&format!("{} -> {}\n", name(&change.from), name(&change.to))),
-        }
-        for target in &change.targets {
-            text.push_str(&format!("  for {target}\n"));
-        }
-        for field in &change.fields {
-            let shorter = if field.shortens { "  (shorter)" } else { "" };
-            let (before, now) = (value_text(&field.before), value_text(&field.now));
-            text.push_str(&format!("    {}: {before} -> {now}{shorter}\n", field.field));
-        }
-        text.push('\n');
-    }
-    let shorter = changes.iter().flat_map(|change| &change.fields).filter(|field| field.shortens).count();
-    text.push_str(&match (changes.len(), shorter) {
-        (0, _) => "no endpoint is promised anything else\n".to_owned(),
-        (_, 0) => "no promise gets shorter\n".to_owned(),
-        (_, 1) => "1 promise gets shorter, for keys that are granted from then on\n".to_owned(),
-        (_, count) => format!("{count} promises get shorter, for keys that are granted from then on\n"),
-    });
-    text
-}
-
-pub(super) fn diff_json(changes: &[Change]) -> Value {
-    let change = |change: &Change| {
-        let target = |target: &crate::policy::matching::Target| {
-            json!({
-                "endpoint": target.pattern.as_endpoint().as_str(),
-                "tenant": target.tenant.as_ref().map(TenantId::as_str),
-            })
-        };
-        let fields = change.fields.iter().map(|field| {
-            json!({ "field": field.field, "before": field.before, "now": field.now, "shortens": field.shortens })
-        });
-        json!({
-            "from": change.from.as_ref().map(PolicyName::as_str),
-            "to": change.to.as_ref().map(PolicyName::as_str),
-            "targets": change.targets.iter().map(target).collect::<Vec<_>>(),
-            "fields": fields.collect::<Vec<_>>(),
-        })
-    };
-    json!({
-        "shortens": changes.iter().flat_map(|change| &change.fields).any(|field| field.shortens),
-        "changes": changes.iter().map(change).collect::<Vec<_>>(),
-    })
+fn compared(output: Output, changes: &[diff::Change], unnamed: Severity) -> Result<Exit, Problem> {
+    written(output, &show::diff_text(changes, unnamed), &show::diff_json(changes))
 }
 
 #[cfg(test)]

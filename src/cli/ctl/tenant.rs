@@ -1,234 +1,264 @@
-//! `holdfast ctl tenant`: who may have keys, and how much.
+//! `holdfast ctl tenant`: who may have keys, how many, and what they take up.
+
+mod show;
 
 use holdfast_client::proto::v1;
-use holdfast_client::proto::v1::admin_client::AdminClient;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tonic::transport::Channel;
 
-use crate::cli::client::Asking;
-use crate::cli::ctl::signed::Signed;
+use crate::cli::client::{ANSWER_TIMEOUT, Asking, admin};
+use crate::cli::ctl::signature::Signed;
+use crate::cli::ctl::with_node;
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::output::{self, Output};
+use crate::cli::parse;
+use crate::ids::{RegionName, TenantId};
+use crate::limits;
 
-/// What is asked of tenants.
+/// What is asked of tenants, or decided about them.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Tenant {
-    /// Make a tenant
+    /// Make a tenant, which may have keys from then on
     #[command(after_help = "\
+A limit that is not given is none. To make the same tenant again changes nothing.
+
 Examples:
-  holdfast ctl tenant create acme --actor ada --reason 'a new customer'
-  holdfast ctl tenant create acme --home eu --max-keys 10000000 --keys-per-second 500 --actor ada --reason 'ticket 812'")]
+  holdfast ctl tenant create acme --reason 'contract 17'
+  holdfast ctl tenant create acme --home eu --max-keys 5000000 --max-bytes 10GiB --reason 'contract 17'")]
     Create(Create),
-    /// Give a tenant other limits: those that are named, in the place of all that it has
-    Limit(Limit),
-    /// Refuse new keys of a tenant; those that it has are answered as ever
+    /// Give a tenant other limits: those that are named, and no others
+    #[command(
+        visible_alias = "limit",
+        after_help = "\
+Only the limits that are named change. A limit below what is stored takes nothing away: new keys are refused until enough records
+have expired.
+
+Examples:
+  holdfast ctl tenant set acme --max-bytes 20GiB --reason 'contract 17b'
+  holdfast ctl tenant set acme --no-max-keys --keys-per-second 500 --reason 'ticket 812'"
+    )]
+    Set(Set),
+    /// Let a tenant have no new keys; those that it has are answered as ever
     Close(Named),
     /// Let a closed tenant have new keys again
     Reopen(Named),
-    /// List the tenants, and what their keys take up
+    /// Show the tenants, their limits and what their keys take up
     List,
-    /// Show a tenant, and what its keys take up by endpoint
+    /// Show a tenant, its limits and what its keys take up, by endpoint
     Show {
-        /// Its name
-        tenant: String,
+        /// The tenant
+        #[arg(value_name = "NAME", value_parser = |text: &str| TenantId::parse(text))]
+        tenant: TenantId,
     },
 }
 
-/// A tenant that is made.
+/// What is made.
 #[derive(Debug, clap::Args)]
 pub(super) struct Create {
-    /// Its name
-    tenant: String,
+    #[command(flatten)]
+    named: Named,
 
-    /// Where its opaque keys are at home, for ever: a home of the cluster. By their hash if left out
-    #[arg(long, value_name = "HOME", default_value = "", hide_default_value = true)]
-    home: String,
+    /// Where its keys without a tag are at home; by their hash if it is not given. Never changes
+    #[arg(long, value_name = "HOME", value_parser = |text: &str| RegionName::parse(text))]
+    home: Option<RegionName>,
 
     #[command(flatten)]
     limits: Limits,
-
-    #[command(flatten)]
-    signed: Signed,
 }
 
-/// A tenant and its limits.
+/// What is changed.
 #[derive(Debug, clap::Args)]
-pub(super) struct Limit {
-    /// Its name
-    tenant: String,
+#[command(group = clap::ArgGroup::new("limit").required(true).multiple(true).args([
+    "max_keys", "max_bytes", "keys_per_second", "keys_per_second_per_client",
+    "no_max_keys", "no_max_bytes", "no_keys_per_second", "no_keys_per_second_per_client",
+]))]
+pub(super) struct Set {
+    #[command(flatten)]
+    named: Named,
 
     #[command(flatten)]
     limits: Limits,
 
     #[command(flatten)]
-    signed: Signed,
+    none: NoLimits,
 }
 
-/// A tenant.
+/// Whose tenant, who decides, and why.
 #[derive(Debug, clap::Args)]
 pub(super) struct Named {
-    /// Its name
-    tenant: String,
+    /// The tenant
+    #[arg(value_name = "NAME", value_parser = |text: &str| TenantId::parse(text))]
+    tenant: TenantId,
 
     #[command(flatten)]
     signed: Signed,
 }
 
-/// What a tenant may take up. What is left out has no limit.
-#[derive(Debug, clap::Args)]
+/// What the keys of a tenant may take up.
+#[derive(Debug, Default, clap::Args)]
 struct Limits {
-    /// Keys that are stored at a time
-    #[arg(long, value_name = "COUNT")]
+    /// Keys that it may have stored at a time
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(limits::QUOTA_KEYS))]
     max_keys: Option<u64>,
 
-    /// Bytes that are stored at a time, responses included
-    #[arg(long, value_name = "BYTES")]
+    /// Bytes that it may have stored at a time, answers included, such as 10GiB
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     max_bytes: Option<u64>,
 
-    /// New keys each second
-    #[arg(long, value_name = "COUNT")]
+    /// New keys that it may have each second
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(limits::KEYS_PER_SECOND))]
     keys_per_second: Option<u64>,
 
-    /// New keys each second of one client
-    #[arg(long, value_name = "COUNT")]
+    /// New keys that one of its clients may have each second
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(limits::KEYS_PER_SECOND))]
     keys_per_second_per_client: Option<u64>,
 }
 
-impl Limits {
-    fn message(&self) -> Option<v1::TenantLimits> {
-        let Self { max_keys, max_bytes, keys_per_second, keys_per_second_per_client } = *self;
-        Some(v1::TenantLimits { max_keys, max_bytes, keys_per_second, keys_per_second_per_client })
+/// Which limits are taken away.
+#[derive(Debug, Default, clap::Args)]
+struct NoLimits {
+    /// As many keys as there are
+    #[arg(long, conflicts_with = "max_keys")]
+    no_max_keys: bool,
+
+    /// As many bytes as there are
+    #[arg(long, conflicts_with = "max_bytes")]
+    no_max_bytes: bool,
+
+    /// Any number of new keys each second
+    #[arg(long, conflicts_with = "keys_per_second")]
+    no_keys_per_second: bool,
+
+    /// Any number of new keys each second of one client
+    #[arg(long, conflicts_with = "keys_per_second_per_client")]
+    no_keys_per_second_per_client: bool,
+}
+
+/// Does what was asked.
+pub(super) fn run(asking: &Asking, tenant: Tenant) -> Result<Exit, Problem> {
+    // What is wrong with the command line is said before a node is asked.
+    match tenant {
+        Tenant::Create(Create { named, home, limits }) => {
+            let request = v1::CreateTenantRequest {
+                signature: Some(named.signed.signature()?),
+                tenant: named.tenant.to_string(),
+                home: home.map(|home| home.to_string()).unwrap_or_default(),
+                limits: Some(limits.sent()),
+            };
+            with_node(asking, ANSWER_TIMEOUT, async move |channel| {
+                let answer = admin(channel).create_tenant(request).await;
+                one(asking, answer.map_err(|status| asking.address.failed(&status))?.into_inner().tenant)
+            })
+        }
+        Tenant::Set(Set { named, limits, none }) => {
+            let request = change(named)?;
+            with_node(asking, ANSWER_TIMEOUT, async move |channel| {
+                let now = known(asking, channel.clone(), &request.tenant).await?.limits.unwrap_or_default();
+                let limits = Some(changed(now, &limits, &none));
+                send(asking, channel, v1::ChangeTenantRequest { limits, ..request }).await
+            })
+        }
+        Tenant::Close(named) => close(asking, named, true),
+        Tenant::Reopen(named) => close(asking, named, false),
+        Tenant::List => with_node(asking, ANSWER_TIMEOUT, async move |channel| list(asking, channel).await),
+        Tenant::Show { tenant } => with_node(asking, ANSWER_TIMEOUT, async move |channel| {
+            let tenant = known(asking, channel, tenant.as_str()).await?;
+            one(asking, Some(tenant))
+        }),
     }
 }
 
-/// Asks the node.
-pub(super) async fn run(asking: &Asking, channel: Channel, tenant: Tenant) -> Result<Exit, Problem> {
-    let mut client = AdminClient::new(channel);
-    let changed = |signed: &Signed, tenant: String, limits, closed| v1::ChangeTenantRequest {
-        signature: signed.message(),
-        tenant,
-        limits,
-        closed,
-    };
-    let answer = match tenant {
-        Tenant::List => return list(asking, &mut client).await,
-        Tenant::Show { tenant } => return show(asking, &mut client, tenant).await,
-        Tenant::Create(Create { tenant, home, limits, signed }) => {
-            let (signature, limits) = (signed.message(), limits.message());
-            client.create_tenant(v1::CreateTenantRequest { signature, tenant, home, limits }).await
-        }
-        Tenant::Limit(Limit { tenant, limits, signed }) => {
-            client.change_tenant(changed(&signed, tenant, limits.message(), None)).await
-        }
-        Tenant::Close(Named { tenant, signed }) => {
-            client.change_tenant(changed(&signed, tenant, None, Some(true))).await
-        }
-        Tenant::Reopen(Named { tenant, signed }) => {
-            client.change_tenant(changed(&signed, tenant, None, Some(false))).await
-        }
-    };
-    match (answer.map_err(|status| asking.address.failed(&status))?.into_inner().tenant, asking.output) {
-        (Some(tenant), output) => emit(output, &tenant)?,
-        (None, Output::Json) => output::emit_json(&Value::Null)?,
+fn change(named: Named) -> Result<v1::ChangeTenantRequest, Problem> {
+    let signature = Some(named.signed.signature()?);
+    Ok(v1::ChangeTenantRequest { signature, tenant: named.tenant.to_string(), ..v1::ChangeTenantRequest::default() })
+}
+
+fn close(asking: &Asking, named: Named, closed: bool) -> Result<Exit, Problem> {
+    let request = v1::ChangeTenantRequest { closed: Some(closed), ..change(named)? };
+    with_node(asking, ANSWER_TIMEOUT, async move |channel| send(asking, channel, request).await)
+}
+
+async fn send(asking: &Asking, channel: Channel, request: v1::ChangeTenantRequest) -> Result<Exit, Problem> {
+    let answer = admin(channel).change_tenant(request).await;
+    one(asking, answer.map_err(|status| asking.address.failed(&status))?.into_inner().tenant)
+}
+
+/// A tenant as it is, with its endpoints.
+async fn known(asking: &Asking, channel: Channel, tenant: &str) -> Result<v1::Tenant, Problem> {
+    let answer = admin(channel).list_tenants(v1::ListTenantsRequest { tenant: tenant.to_owned() }).await;
+    let tenants = answer.map_err(|status| asking.address.failed(&status))?.into_inner().tenants;
+    let found = tenants.into_iter().find(|found| found.tenant == tenant);
+    Ok(found.ok_or_else(|| anyhow::anyhow!("the node's answer has no tenant {tenant}: ask again"))?)
+}
+
+fn one(asking: &Asking, tenant: Option<v1::Tenant>) -> Result<Exit, Problem> {
+    match (tenant, asking.output) {
+        (Some(tenant), Output::Text) => output::emit(&show::text(&tenant))?,
+        (Some(tenant), Output::Json) => output::emit_json(&show::document(&tenant))?,
         (None, Output::Text) => output::emit("it is done; the node that was asked has not applied it yet\n")?,
+        (None, Output::Json) => output::emit_json(&Value::Null)?,
     }
     Ok(Exit::Ok)
 }
 
-async fn list(asking: &Asking, client: &mut AdminClient<Channel>) -> Result<Exit, Problem> {
-    let answer = client.list_tenants(v1::ListTenantsRequest::default()).await;
+async fn list(asking: &Asking, channel: Channel) -> Result<Exit, Problem> {
+    let answer = admin(channel).list_tenants(v1::ListTenantsRequest::default()).await;
     let answer = answer.map_err(|status| asking.address.failed(&status))?.into_inner();
     match asking.output {
-        Output::Json => {
-            let tenants: Vec<Value> = answer.tenants.iter().map(document).collect();
-            output::emit_json(&json!({ "registered_only": answer.registered_only, "tenants": tenants }))?;
-        }
-        Output::Text => {
-            let mut rows = vec![["tenant", "home", "state", "keys", "bytes", "limits"].map(str::to_owned).to_vec()];
-            rows.extend(answer.tenants.iter().map(|tenant| {
-                vec![
-                    tenant.tenant.clone(),
-                    home(tenant),
-                    state(tenant).to_owned(),
-                    output::count(tenant.keys),
-                    output::bytes(tenant.bytes),
-                    limits(tenant),
-                ]
-            }));
-            let others = match answer.registered_only {
-                true => "no other tenant may have keys\n",
-                false => "other tenants may have keys too: this cluster takes any\n",
-            };
-            output::emit(&format!("{}{others}", output::table(&rows)))?;
-        }
+        Output::Text => output::emit(&show::list_text(&answer))?,
+        Output::Json => output::emit_json(&show::list_document(&answer))?,
     }
     Ok(Exit::Ok)
 }
 
-async fn show(asking: &Asking, client: &mut AdminClient<Channel>, tenant: String) -> Result<Exit, Problem> {
-    let answer = client.list_tenants(v1::ListTenantsRequest { tenant }).await;
-    let tenants = answer.map_err(|status| asking.address.failed(&status))?.into_inner().tenants;
-    emit(asking.output, &tenants.into_iter().next().unwrap_or_default())?;
-    Ok(Exit::Ok)
-}
-
-fn home(tenant: &v1::Tenant) -> String {
-    if tenant.home.is_empty() { "by hash".to_owned() } else { tenant.home.clone() }
-}
-
-const fn state(tenant: &v1::Tenant) -> &'static str {
-    if tenant.closed { "closed" } else { "open" }
-}
-
-fn limits(tenant: &v1::Tenant) -> String {
-    let of = tenant.limits.unwrap_or_default();
-    let said = [
-        of.max_keys.map(|most| format!("{} keys", output::count(most))),
-        of.max_bytes.map(output::bytes),
-        of.keys_per_second.map(|most| format!("{}/s", output::count(most))),
-        of.keys_per_second_per_client.map(|most| format!("{}/s a client", output::count(most))),
-    ];
-    let said: Vec<String> = said.into_iter().flatten().collect();
-    if said.is_empty() { "none".to_owned() } else { said.join(", ") }
-}
-
-fn emit(output: Output, tenant: &v1::Tenant) -> Result<(), Problem> {
-    if let Output::Json = output {
-        return Ok(output::emit_json(&document(tenant))?);
+impl Limits {
+    const fn sent(&self) -> v1::TenantLimits {
+        let Self { max_keys, max_bytes, keys_per_second, keys_per_second_per_client } = *self;
+        v1::TenantLimits { max_keys, max_bytes, keys_per_second, keys_per_second_per_client }
     }
-    let mut text = format!(
-        "tenant  {}, {}, since {}\nhome    {}\nlimits  {}\nkeys    {}, {}\n",
-        tenant.tenant,
-        state(tenant),
-        output::time(tenant.made_at_unix_ms),
-        home(tenant),
-        limits(tenant),
-        output::count(tenant.keys),
-        output::bytes(tenant.bytes)
-    );
-    for endpoint in &tenant.endpoints {
-        let (keys, bytes) = (output::count(endpoint.keys), output::bytes(endpoint.bytes));
-        text.push_str(&format!("        {}: {keys}, {bytes}\n", endpoint.endpoint));
-    }
-    Ok(output::emit(&text)?)
 }
 
-fn document(tenant: &v1::Tenant) -> Value {
-    let of = tenant.limits.unwrap_or_default();
-    let endpoint = |one: &v1::EndpointUsage| json!({ "endpoint": one.endpoint, "keys": one.keys, "bytes": one.bytes });
-    json!({
-        "tenant": tenant.tenant,
-        "home": tenant.home,
-        "made_at_unix_ms": tenant.made_at_unix_ms,
-        "closed": tenant.closed,
-        "limits": {
-            "max_keys": of.max_keys,
-            "max_bytes": of.max_bytes,
-            "keys_per_second": of.keys_per_second,
-            "keys_per_second_per_client": of.keys_per_second_per_client,
-        },
-        "keys": tenant.keys,
-        "bytes": tenant.bytes,
-        "endpoints": tenant.endpoints.iter().map(endpoint).collect::<Vec<_>>(),
-    })
+/// The limits with what is named of them changed: the node takes all of them in the place of all.
+fn changed(now: v1::TenantLimits, new: &Limits, none: &NoLimits) -> v1::TenantLimits {
+    let one = |now: Option<u64>, new: Option<u64>, none: bool| if none { None } else { new.or(now) };
+    v1::TenantLimits {
+        max_keys: one(now.max_keys, new.max_keys, none.no_max_keys),
+        max_bytes: one(now.max_bytes, new.max_bytes, none.no_max_bytes),
+        keys_per_second: one(now.keys_per_second, new.keys_per_second, none.no_keys_per_second),
+        keys_per_second_per_client: one(
+            now.keys_per_second_per_client,
+            new.keys_per_second_per_client,
+            none.no_keys_per_second_per_client,
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_named_changes() {
+        let now = v1::TenantLimits {
+            max_keys: Some(1),
+            max_bytes: Some(2),
+            keys_per_second: Some(3),
+            keys_per_second_per_client: None,
+        };
+        let new = Limits { max_bytes: Some(20), ..Limits::default() };
+        let none = NoLimits { no_max_keys: true, ..NoLimits::default() };
+        assert_eq!(changed(now, &Limits::default(), &NoLimits::default()), now);
+        let expected = v1::TenantLimits { max_keys: None, max_bytes: Some(20), ..now };
+        assert_eq!(changed(now, &new, &none), expected);
+        let all = NoLimits {
+            no_max_keys: true,
+            no_max_bytes: true,
+            no_keys_per_second: true,
+            no_keys_per_second_per_client: true,
+        };
+        assert_eq!(changed(now, &Limits::default(), &all), v1::TenantLimits::default());
+        let client = Limits { keys_per_second: Some(30), keys_per_second_per_client: Some(4), ..Limits::default() };
+        let expected = v1::TenantLimits { keys_per_second: Some(30), keys_per_second_per_client: Some(4), ..now };
+        assert_eq!(changed(now, &client, &NoLimits::default()), expected);
+    }
 }

@@ -82,6 +82,11 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
+/// As [`printable`], on one line.
+pub(super) fn one_line(text: &str) -> String {
+    printable(text).replace(['\n', '\t'], " ")
+}
+
 /// A record's history for people.
 pub(super) fn history_text(record: &v1::Record) -> String {
     let mut text = String::new();

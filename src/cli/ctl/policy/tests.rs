@@ -2,8 +2,14 @@
 
 use std::process::ExitCode;
 
+use anyhow::anyhow;
+use holdfast_client::proto::v1;
+
+use super::show::*;
 use super::*;
 use crate::cli::golden;
+use crate::limits;
+use crate::policy::set::Refusal;
 
 /// Policies with something wrong of each level.
 const UNWISE: &str = "\
@@ -35,7 +41,7 @@ lease = \"2h\"
 const SAMPLE: &str = include_str!("../../../../deploy/policies/payments.toml");
 
 fn parse(text: &str) -> Result<PolicySet, Vec<Refusal>> {
-    PolicySet::parse(&[Source { name: "payments.toml", text }])
+    files::parse(&[v1::PolicySource { name: "payments.toml".to_owned(), text: text.to_owned() }])
 }
 
 fn parsed(text: &str) -> anyhow::Result<PolicySet> {
@@ -68,7 +74,7 @@ fn explain_prints() -> anyhow::Result<()> {
         ("explain-unnamed", "GET /v1/charges", "acme"),
     ] {
         let (endpoint, tenant) = (&EndpointName::parse(endpoint)?, &TenantId::parse(tenant)?);
-        let asked = Asked { endpoint, tenant };
+        let asked = Asked { endpoint, tenant, unnamed: Severity::High };
         let effective = set.effective(Some(tenant), endpoint);
         check(name, &explain_text(&asked, &effective), &explain_json(&asked, &effective))?;
     }
@@ -78,9 +84,9 @@ fn explain_prints() -> anyhow::Result<()> {
 #[test]
 fn diff_prints() -> anyhow::Result<()> {
     let changes = diff::diff(&parsed(SAMPLE)?, &parsed(UNWISE)?);
-    check("diff", &diff_text(&changes), &diff_json(&changes))?;
+    check("diff", &diff_text(&changes, Severity::High), &diff_json(&changes))?;
     let none = diff::diff(&parsed(SAMPLE)?, &parsed(SAMPLE)?);
-    assert_eq!(diff_text(&none), "no endpoint is promised anything else\n");
+    assert_eq!(diff_text(&none, Severity::Critical), "no endpoint is promised anything else\n");
     Ok(())
 }
 
