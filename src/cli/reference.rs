@@ -58,6 +58,8 @@ fn every_command_has_help_that_says_what_it_does() {
         "holdfast ctl policy explain",
         "holdfast ctl policy diff",
         "holdfast ctl policy schema",
+        "holdfast ctl plan",
+        "holdfast ctl plan capacity",
         "holdfast bench",
     ];
     for command in commands {

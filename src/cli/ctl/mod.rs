@@ -1,10 +1,11 @@
-//! `holdfast ctl`: what an operator asks of one node, and of policy files.
+//! `holdfast ctl`: what an operator asks of one node, and of files.
 
 mod audit;
 mod cluster;
 mod groups;
 mod key;
 mod members;
+mod plan;
 mod policies;
 mod policy;
 mod resolve;
@@ -38,6 +39,7 @@ Examples:
   holdfast ctl policy lint payments.toml
   holdfast ctl tenant list
   holdfast ctl audit
+  holdfast ctl plan capacity --file payments.toml
   holdfast ctl --address http://10.0.0.7:7400 status")]
 pub(crate) struct Ctl {
     #[command(flatten)]
@@ -54,6 +56,9 @@ enum Command {
     /// What endpoints are promised: check, explain and compare policy files, and make a cluster follow them
     #[command(subcommand)]
     Policy(Policy),
+    /// Plan the machines of a region
+    #[command(subcommand)]
+    Plan(plan::Plan),
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -113,6 +118,7 @@ pub(crate) fn run(ctl: Ctl) -> Result<Exit, Problem> {
         Command::Policy(Policy::Cluster(policies)) => asked(async {
             policies::run(&ctl.asking, ctl.asking.address.connect(ANSWER_TIMEOUT).await?, policies).await
         }),
+        Command::Plan(plan) => plan::run(plan, ctl.asking.output),
     }
 }
 
