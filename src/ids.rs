@@ -120,6 +120,23 @@ pub fn nearest<'a, S: AsRef<str>>(name: &str, known: &'a [S]) -> Option<&'a str>
     (distance <= name.chars().count().div_ceil(3)).then_some(near)
 }
 
+/// What a parser of a file says, in one line, with what was probably meant: it names the unknown name first, then those that
+/// there are, in backticks.
+#[must_use]
+pub fn meant(message: &str) -> String {
+    let message = message.split('\n').next().unwrap_or_default();
+    let mut names = message.split('`').skip(1).step_by(2);
+    let is_unknown = message.starts_with("unknown ");
+    let near = match names.next() {
+        Some(unknown) if is_unknown => nearest(unknown, &names.collect::<Vec<_>>()).map(str::to_owned),
+        Some(_) | None => None,
+    };
+    match near {
+        Some(near) => format!("{message}: did you mean `{near}`?"),
+        None => message.to_owned(),
+    }
+}
+
 /// A slice of the key space, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionId(pub u16);

@@ -1,5 +1,6 @@
 //! Holdfast, a multi-region replicated idempotency store.
 
+pub mod amounts;
 pub mod api;
 pub mod cli;
 pub mod clock;
@@ -9,6 +10,7 @@ pub mod ids;
 pub mod limits;
 pub mod node;
 pub mod peers;
+pub mod plan;
 pub mod policy;
 pub mod raft;
 pub mod region;

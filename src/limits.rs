@@ -118,6 +118,31 @@ pub const MAX_AUDIT_PAGE: usize = 1_000;
 /// Bytes of what an audit's entry says beside who, why and what.
 pub const MAX_AUDIT_DETAIL_BYTES: usize = 1_024;
 
+/// Bytes of a capacity plan's file: some hundred bytes an endpoint, for the most endpoints.
+pub const MAX_PLAN_FILE_BYTES: u64 = 256 * 1024;
+/// Endpoints of a capacity plan.
+pub const MAX_PLAN_ENDPOINTS: usize = 1_000;
+/// New keys of an endpoint a day that are planned for: as many as a policy may allow, all day.
+pub const PLANNED_KEYS_PER_DAY: RangeInclusive<u64> = 1..=86_400 * *KEYS_PER_SECOND.end();
+/// How much busier than the day's mean the busiest moment may be: all of a day's keys within a minute and a half.
+pub const PLANNED_PEAK: RangeInclusive<f64> = 1.0..=1_000.0;
+/// Replays of a key that are planned for: a client that polls for an answer is no retry.
+pub const PLANNED_REPLAYS: RangeInclusive<f64> = 0.0..=1_000.0;
+/// The part of the bytes of a response that compression leaves: under a hundredth is a slip of the unit.
+pub const PLANNED_SHARE: RangeInclusive<f64> = 0.01..=1.0;
+/// The part of a machine that a plan leaves free.
+pub const PLANNED_HEADROOM: RangeInclusive<f64> = 0.0..=0.9;
+/// How many times as large the partitions of a plan may become.
+pub const PLANNED_GROWTH: RangeInclusive<f64> = 1.0..=100.0;
+/// Bytes of a page of metrics: ten thousand series, and the most partitions.
+pub const MAX_METRICS_PAGE_BYTES: usize = 16 * 1024 * 1024;
+/// Pages of metrics that are read together: each node of the largest region twice, before and after.
+pub const MAX_METRICS_PAGES: usize = 2 * MAX_FOUNDERS;
+/// How long a node may take to send its page of metrics, in milliseconds: it asks RocksDB for the size of every group.
+pub const METRICS_TIMEOUT_MS: u64 = 10_000;
+/// The shortest time that a rate is read from, in milliseconds: in less, one batch of keys is a peak.
+pub const MIN_RATE_WINDOW_MS: u64 = 10_000;
+
 /// Nodes that make a region together: each is a voter of every group, and every write waits for a majority of them.
 pub const MAX_FOUNDERS: usize = 9;
 /// Partitions of a cluster, fixed when it is made.
@@ -139,6 +164,12 @@ pub const MAX_QUEUED_OPERATIONS: usize = 4_096;
 pub const MAX_QUEUED_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes that the log thread puts into one sync.
 pub const MAX_SYNC_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of durable and applied entries of one group that stay in memory, for followers that are a little behind.
+pub const LOG_TAIL_BYTES: usize = 1024 * 1024;
+/// The part of the write buffers, one over so many, that the log fills before it is written to a table.
+pub const LOG_BUFFER_PART: usize = 3;
+/// Tables of the log before they are merged: merging only copies what the next purge drops.
+pub const LOG_TABLES: i32 = 16;
 /// Log bytes after which a group takes a snapshot and purges its log.
 pub const SNAPSHOT_LOG_BYTES: u64 = 64 * 1024 * 1024;
 /// Log entries after which a group takes a snapshot and purges its log, however small they are.
@@ -177,8 +208,25 @@ pub const MAX_ENTRIES_BEHIND: u64 = 1_000;
 /// Records that one Sweep entry removes: it is applied between two batches of live traffic.
 pub const MAX_SWEPT_RECORDS: u32 = 512;
 
-/// Keys held at a time in one node: each costs a timer of about 200 bytes.
+/// Bytes of memory for blocks read from disk: under 1 MiB the indexes do not fit; the most keeps a slip of the unit from passing.
+pub const BLOCK_CACHE_BYTES: RangeInclusive<u64> = 1 << 20..=256 << 30;
+/// Bytes of memory for what is not in tables yet: under 4 MiB every table is tiny; the most keeps a slip of the unit from passing.
+pub const WRITE_BUFFER_BYTES: RangeInclusive<u64> = 4 << 20..=64 << 30;
+/// Bytes of memory for blocks read from disk, unless configured.
+pub const DEFAULT_BLOCK_CACHE_BYTES: u64 = 128 * 1024 * 1024;
+/// Bytes of memory for what is not in tables yet, unless configured.
+pub const DEFAULT_WRITE_BUFFER_BYTES: u64 = 96 * 1024 * 1024;
+/// Bytes of a block of a table: what one read from the disk takes.
+pub const BLOCK_BYTES: usize = 8 * 1024;
+/// Bits that a table's filter has for each entry: one read in a hundred of what is not there goes to the disk.
+pub const FILTER_BITS_PER_ENTRY: f64 = 10.0;
+/// Envelopes of at least so many bytes stand in blob files, so that compaction does not copy them again and again.
+pub const BLOB_BYTES: u64 = 4 * 1024;
+
+/// Keys held at a time in one node, each partition its share: each costs [`HELD_KEY_BYTES`].
 pub const MAX_HELD_KEYS: usize = 1_000_000;
+/// Bytes of memory that a held key costs where its partition is led: its lease, its place among those to lapse, its name.
+pub const HELD_KEY_BYTES: u64 = 600;
 /// Reserve calls that wait on a key in flight, in one node.
 pub const MAX_WAITERS: usize = 16_384;
 /// Times that a Reserve is proposed anew because another command of the same key came first.
@@ -218,7 +266,11 @@ pub const MAX_LABEL_SETS: usize = 1_000;
 /// Label sets of one tenant in such a metric: a client that makes up versions must not take the room of the others.
 pub const MAX_LABEL_SETS_PER_TENANT: usize = 100;
 
-/// Connections to a node.
+/// Connections to a node that may be configured: each costs a file descriptor and [`CONNECTION_BYTES`].
+pub const CONNECTIONS: RangeInclusive<u64> = 1..=65_536;
+/// Bytes of memory that a connection costs under load, about.
+pub const CONNECTION_BYTES: u64 = 100 * 1024;
+/// Connections to a node unless configured.
 pub const MAX_CONNECTIONS: usize = 4_096;
 /// Sessions of a node: each holds what the next limits allow.
 pub const MAX_SESSIONS: usize = 1_024;

@@ -43,7 +43,7 @@ enum Command {
     Dev(dev::Dev),
     /// Start a node as a settings file says
     Server(Box<server::Server>),
-    /// Ask a running node, or tell it something; check policy files
+    /// Ask a running node, or tell it something; check policy files, plan capacity
     Ctl(ctl::Ctl),
     /// Put load on a running node, measure it and check every answer
     Bench(bench::Bench),
@@ -154,6 +154,8 @@ mod tests {
             "holdfast server --join 10.0.0.1:7401,10.0.0.2:7401 --peer-listen 10.0.0.4:7401",
             "holdfast bench --concurrency 256 --duration 10s --warmup 2s --rate 5000 --output json",
             "holdfast bench --cycles 1000",
+            "holdfast ctl plan capacity --file deploy/capacity/payments.toml --output json",
+            "holdfast ctl plan capacity --metrics http://127.0.0.1:7400 --metrics a.txt --over 60s --peak-factor 6",
         ];
         for line in good {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
@@ -189,6 +191,11 @@ mod tests {
             "holdfast ctl audit --action policies",
             "holdfast ctl audit --since yesterday",
             "holdfast ctl audit --since 1d --after a.jsonl",
+            "holdfast ctl plan",
+            "holdfast ctl plan capacity",
+            "holdfast ctl plan capacity --file a.toml --metrics b.txt",
+            "holdfast ctl plan capacity --file a.toml --print-file",
+            "holdfast ctl plan capacity --metrics b.txt --over 5",
             "holdfast bench --cycles 10 --duration 1s",
             "holdfast bench --concurrency 0",
             "holdfast bench --body-bytes 1048577",

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
+pub(crate) use crate::amounts::{bytes, count};
+
 /// How a command's result is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
@@ -125,34 +127,6 @@ pub(crate) const fn days(year: u64, month: u64, day: u64) -> u64 {
     (era * 146_097 + day_of_era).saturating_sub(719_468)
 }
 
-/// A count of bytes for people: exact below 10 KiB, else with one decimal.
-#[must_use]
-pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match UNITS.into_iter().find(|(size, _)| count >= 10 * 1_024 && count >= *size) {
-        None => format!("{count} B"),
-        Some((size, unit)) => {
-            // Tenths in integers: the largest count times ten still fits 128 bits.
-            let tenths = u128::from(count) * 10 / u128::from(size);
-            format!("{}.{} {unit}", tenths / 10, tenths % 10)
-        }
-    }
-}
-
-/// A count with its thousands apart, such as `12,345`.
-#[must_use]
-pub(crate) fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// Bytes that should be text: as UTF-8 if they are, else each byte as the character of its number, so that none is lost.
 #[must_use]
 pub(crate) fn header_text(value: &[u8]) -> String {
@@ -172,9 +146,6 @@ mod tests {
         assert_eq!(time(951_782_400_000), "2000-02-29T00:00:00.000Z");
         assert_eq!(time(1_735_689_599_999), "2024-12-31T23:59:59.999Z");
         assert_eq!(time(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
-        assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([0, 10_239, 10_240, 1 << 30].map(bytes), ["0 B", "10239 B", "10.0 KiB", "1.0 GiB"]);
-        assert_eq!(bytes(u64::MAX), "16777215.9 TiB");
         assert_eq!(header_text(&[b'a', 0xe9]), "a\u{e9}");
     }
 

@@ -68,6 +68,8 @@ fn every_command_has_help_that_says_what_it_does() {
         "holdfast ctl tenant list",
         "holdfast ctl tenant show",
         "holdfast ctl audit",
+        "holdfast ctl plan",
+        "holdfast ctl plan capacity",
         "holdfast bench",
     ];
     for command in commands {

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::ids::{EndpointName, PolicyName, TenantId, nearest};
+use crate::ids::{EndpointName, PolicyName, TenantId, meant};
 use crate::limits;
 use crate::policy::Severity;
 use crate::policy::document::{Document, PolicyFile, Promise};
@@ -262,7 +262,7 @@ fn read(source: &Source<'_>, refusals: &mut Vec<Refusal>) -> BTreeMap<PolicyName
         Err(error) => {
             let before = source.text.bytes().take(error.span().map_or(0, |span| span.start));
             let line = before.filter(|byte| *byte == b'\n').count() + 1;
-            refusals.push(refusal(&format!("{}:{line}", source.name), None, None, told(error.message())));
+            refusals.push(refusal(&format!("{}:{line}", source.name), None, None, meant(error.message())));
             return sound;
         }
     };
@@ -285,7 +285,7 @@ fn policy(file: &str, written: &str, value: toml::Value) -> Result<(PolicyName, 
         // The library tells the keys that lead to the value in its text only.
         let text = error.to_string();
         let field = text.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'));
-        vec![refusal(file, Some(&name), field, told(error.message()))]
+        vec![refusal(file, Some(&name), field, meant(error.message()))]
     })?;
     let mut wrong = Vec::new();
     let targets = targets(&document, &mut |field, why| wrong.push(refusal(file, Some(&name), Some(field), why)));
@@ -342,21 +342,6 @@ fn targets(document: &Document, wrong: &mut impl FnMut(&'static str, String)) ->
 
 fn taken(file: &str) -> String {
     format!("{file} has a policy of this name: call one of them otherwise")
-}
-
-/// What the parser says, and what was probably meant. It names the unknown name first, then those that there are, in backticks.
-fn told(message: &str) -> String {
-    let message = message.split('\n').next().unwrap_or_default();
-    let mut names = message.split('`').skip(1).step_by(2);
-    let is_unknown = message.starts_with("unknown ");
-    let near = match names.next() {
-        Some(unknown) if is_unknown => nearest(unknown, &names.collect::<Vec<_>>()).map(str::to_owned),
-        Some(_) | None => None,
-    };
-    match near {
-        Some(near) => format!("{message}: did you mean `{near}`?"),
-        None => message.to_owned(),
-    }
 }
 
 fn refusal(file: &str, policy: Option<&PolicyName>, field: Option<&str>, why: String) -> Refusal {

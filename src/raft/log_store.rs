@@ -14,6 +14,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::codec::{self, pb};
 use crate::ids::PartitionId;
+use crate::limits;
 use crate::raft::log_thread::{Done, Durable, LogHandle, Write};
 use crate::raft::purge::LogBytes;
 use crate::raft::types::{
@@ -21,8 +22,6 @@ use crate::raft::types::{
 };
 use crate::store::{LogFamily, StoreError};
 
-/// Bytes of durable and applied entries that stay in memory, for followers that are a little behind.
-const TAIL_BYTES: usize = 1024 * 1024;
 /// Bytes of entries returned in one limited read: a message to a follower must stay under its transport's limit.
 const READ_BYTES: usize = 1024 * 1024;
 /// Entries that are read from the disk at a time: few enough that those past a limited read's end cost little.
@@ -60,7 +59,7 @@ impl Tail {
     }
 
     fn evict(&mut self) {
-        while self.bytes > TAIL_BYTES {
+        while self.bytes > limits::LOG_TAIL_BYTES {
             let droppable = self.durable.min(self.applied);
             match self.entries.front() {
                 Some((entry, _)) if entry.log_id.index < droppable => {}

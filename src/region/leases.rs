@@ -380,4 +380,22 @@ mod tests {
         assert_eq!(leases.held(), 1);
         assert_eq!(leases.take_due(at(110), 9, RETRY)[0].lease_revision, 1);
     }
+    /// Resident bytes of this process.
+    fn resident() -> u64 {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap() * 4_096
+    }
+
+    #[test]
+    fn a_held_key_costs_what_the_limits_say() {
+        const KEYS: u64 = 200_000;
+        let leases = leading(1);
+        let before = resident();
+        for number in 0..KEYS {
+            let name = format!("order-018f7a2e-4b7c-{number:012}-9c4e-5d6f7a8b9c0d");
+            leases.follow(&key(&name), Some(holding(number, 30_000, 0)), at(number));
+        }
+        let (each, expected) = (resident().saturating_sub(before) / KEYS, crate::limits::HELD_KEY_BYTES);
+        assert!((expected * 3 / 4..=expected * 5 / 4).contains(&each), "{each} bytes a held key");
+    }
 }

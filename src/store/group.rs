@@ -395,6 +395,38 @@ impl GroupFamily {
         })
     }
 
+    /// Merges all tables: nothing that was replaced or removed is left.
+    #[cfg(test)]
+    pub(crate) fn compact(&self) {
+        let mut options = rocksdb::CompactOptions::default();
+        options.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::Force);
+        let family = self.family().expect("a test's family");
+        self.inner.db.compact_range_cf_opt(&family, None::<&[u8]>, None::<&[u8]>, &options);
+    }
+
+    /// Bytes of the indexes and filters of all tables.
+    #[cfg(test)]
+    pub(crate) fn finding_bytes(&self) -> u64 {
+        let family = self.family().expect("a test's family");
+        let text = self.inner.db.property_value_cf(&family, "rocksdb.aggregated-table-properties").ok().flatten();
+        let text = text.unwrap_or_default();
+        let of = |name: &str| {
+            let value = text.split("; ").find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='));
+            value.and_then(|value| value.parse::<u64>().ok()).expect("a table's properties have it")
+        };
+        of("index block size (user-key? 1, delta-value? 1)") + of("filter block size")
+    }
+
+    /// How many merges are waiting or under way.
+    #[cfg(test)]
+    pub(crate) fn merging(&self) -> u64 {
+        let of = |name| {
+            let family = self.family().expect("a test's family");
+            self.inner.db.property_int_value_cf(&family, name).ok().flatten().unwrap_or_default()
+        };
+        of("rocksdb.compaction-pending") + of("rocksdb.num-running-compactions") + of("rocksdb.num-running-flushes")
+    }
+
     /// Makes everything written so far durable.
     ///
     /// # Errors

@@ -5,12 +5,11 @@ use rocksdb::{
 };
 
 use super::StoreSettings;
+use crate::limits;
 
-/// Envelopes at least this large stand in blob files, so that compaction does not copy them again and again.
-const BLOB_BYTES: u64 = 4 * 1024;
 /// Open files at a time: tables beyond it are opened when they are read.
 const OPEN_FILES: i32 = 512;
-/// Background threads for flushes and compaction. Two cores are the smallest machine.
+/// Background threads: one for flushes, one for compaction. Two cores are the smallest machine.
 const JOBS: i32 = 2;
 /// RocksDB's own log: kept small, it is for a developer.
 const INFO_LOG_BYTES: usize = 4 * 1024 * 1024;
@@ -51,13 +50,13 @@ impl Shared {
     fn family(&self, buffer_bytes: usize) -> Options {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&self.blocks);
-        table.set_bloom_filter(10.0, false);
+        table.set_bloom_filter(limits::FILTER_BITS_PER_ENTRY, false);
         table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
         table.set_partition_filters(true);
         table.set_cache_index_and_filter_blocks(true);
         table.set_pin_top_level_index_and_filter(true);
         table.set_format_version(5);
-        table.set_block_size(8 * 1024);
+        table.set_block_size(limits::BLOCK_BYTES);
         let mut options = Options::default();
         options.set_block_based_table_factory(&table);
         options.set_write_buffer_size(buffer_bytes);
@@ -74,10 +73,10 @@ impl Shared {
 
     /// The log: written once, read rarely, deleted from the front.
     pub(super) fn log(&self) -> Options {
-        let mut options = self.family((self.buffer_bytes / 3).max(4 * 1024 * 1024));
+        let mut options = self.family((self.buffer_bytes / limits::LOG_BUFFER_PART).max(4 * 1024 * 1024));
         options.set_compression_type(DBCompressionType::None);
         // Merging it would only copy what the next purge drops: rarely, then.
-        options.set_level_zero_file_num_compaction_trigger(16);
+        options.set_level_zero_file_num_compaction_trigger(limits::LOG_TABLES);
         options.set_level_zero_slowdown_writes_trigger(48);
         options.set_level_zero_stop_writes_trigger(64);
         options
@@ -87,7 +86,7 @@ impl Shared {
     pub(super) fn state(&self) -> Options {
         let mut options = self.family((self.buffer_bytes / 4).max(2 * 1024 * 1024));
         options.set_enable_blob_files(true);
-        options.set_min_blob_size(BLOB_BYTES);
+        options.set_min_blob_size(limits::BLOB_BYTES);
         options.set_blob_compression_type(DBCompressionType::Lz4);
         options.set_enable_blob_gc(true);
         options.set_blob_gc_age_cutoff(0.5);

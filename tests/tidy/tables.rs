@@ -10,19 +10,20 @@ pub(crate) const LAYERS: &[&[&str]] = &[
     &["region", "global"],
     &["raft"],
     &["peers"],
-    &["store"],
+    &["store", "plan"],
     &["codec"],
     &["control"],
     &["policy", "home"],
     &["reservation"],
-    &["ids", "time", "limits"],
+    &["ids", "time", "limits", "amounts"],
 ];
 
 /// Beside the layers: they use the last layer and each other only, and every module but the pure ones may use them.
 pub(crate) const LEAVES: &[&str] = &["clock", "telemetry", "wire"];
 
 /// Functions over values.
-pub(crate) const PURE: &[&str] = &["reservation", "policy", "control", "home", "codec", "ids", "time", "limits"];
+pub(crate) const PURE: &[&str] =
+    &["reservation", "policy", "control", "home", "codec", "plan", "ids", "time", "limits", "amounts"];
 /// Beginnings of paths of files outside `src/` that are pure too.
 pub(crate) const PURE_ELSEWHERE: &[&str] = &["sdk/rust/src/keys", "sdk/rust/src/fingerprint"];
 /// What they may not name.
@@ -53,8 +54,8 @@ pub(crate) const FOREIGN: &[(&str, &[&str])] = &[
     ("quorum_set", &["raft"]),
     ("governor", &["region"]),
     ("axum", &["api", "gateway", "console"]),
-    ("hyper", &["api", "gateway"]),
-    ("hyper_util", &["api", "gateway"]),
+    ("hyper", &["api", "gateway", "cli"]),
+    ("hyper_util", &["api", "gateway", "cli"]),
     ("tonic", &["api", "cli", "raft", "router", "peers", "wire"]),
     ("tonic::transport::Server", &["api"]),
     ("tonic::service::Routes", &["api"]),

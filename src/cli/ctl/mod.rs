@@ -1,10 +1,11 @@
-//! `holdfast ctl`: what an operator asks of one node, and of policy files.
+//! `holdfast ctl`: what an operator asks of one node, and of files.
 
 mod audit;
 mod cluster;
 mod groups;
 mod key;
 mod members;
+mod plan;
 mod policy;
 mod resolve;
 mod signature;
@@ -40,6 +41,7 @@ Examples:
   holdfast ctl policy apply payments.toml --reason 'refunds are required, ticket 812'
   holdfast ctl tenant create acme --max-keys 5000000 --reason 'contract 17'
   holdfast ctl audit --since 1d
+  holdfast ctl plan capacity --file payments.toml
   holdfast ctl --address http://10.0.0.7:7400 status")]
 pub(crate) struct Ctl {
     #[command(flatten)]
@@ -59,6 +61,9 @@ enum Command {
     /// Make tenants, limit them, close them, and show what their keys take up
     #[command(subcommand)]
     Tenant(tenant::Tenant),
+    /// Plan the machines of a region
+    #[command(subcommand)]
+    Plan(plan::Plan),
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -105,6 +110,7 @@ pub(crate) fn run(ctl: Ctl) -> Result<Exit, Problem> {
         Command::Ask(question) => ask(&ctl.asking, question),
         Command::Policy(policy) => policy::run(&ctl.asking, policy),
         Command::Tenant(tenant) => tenant::run(&ctl.asking, tenant),
+        Command::Plan(plan) => plan::run(plan, ctl.asking.output),
     }
 }
 

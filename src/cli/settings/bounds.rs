@@ -21,8 +21,7 @@ impl fmt::Display for Bounds {
     }
 }
 
-const MIB: u64 = 1024 * 1024;
-const GIB: u64 = 1024 * MIB;
+const GIB: u64 = 1024 * 1024 * 1024;
 
 /// Every setting that is a number.
 pub(crate) const BOUNDS: [Bounds; 8] = [
@@ -31,14 +30,20 @@ pub(crate) const BOUNDS: [Bounds; 8] = [
     Bounds { name: "partitions", least: *limits::PARTITIONS.start() as u64, most: *limits::PARTITIONS.end() as u64 },
     // Under 1 KiB hardly any error answer fits.
     Bounds { name: "max_envelope_body_bytes", least: 1_024, most: limits::MAX_ENVELOPE_BODY_BYTES as u64 },
-    // A connection costs a file descriptor and some 100 KiB under load.
-    Bounds { name: "max_connections", least: 1, most: 65_536 },
+    Bounds { name: "max_connections", least: *limits::CONNECTIONS.start(), most: *limits::CONNECTIONS.end() },
     // Longer than any lease that is sensible for a request; supervisors kill before that.
     Bounds { name: "drain_ms", least: 0, most: 600_000 },
     Bounds { name: "min_free_disk_bytes", least: 0, most: 1024 * GIB },
-    // Under these, index blocks do not fit and every flush is tiny; the upper ends keep a slip of the unit from passing.
-    Bounds { name: "block_cache_bytes", least: MIB, most: 256 * GIB },
-    Bounds { name: "write_buffer_bytes", least: 4 * MIB, most: 64 * GIB },
+    Bounds {
+        name: "block_cache_bytes",
+        least: *limits::BLOCK_CACHE_BYTES.start(),
+        most: *limits::BLOCK_CACHE_BYTES.end(),
+    },
+    Bounds {
+        name: "write_buffer_bytes",
+        least: *limits::WRITE_BUFFER_BYTES.start(),
+        most: *limits::WRITE_BUFFER_BYTES.end(),
+    },
 ];
 
 /// The bounds of a setting, if it has some.

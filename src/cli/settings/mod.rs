@@ -156,8 +156,8 @@ impl Settings {
             drain_ms: Some(limits::DEFAULT_DRAIN_MS),
             min_free_disk_bytes: Some(limits::DEFAULT_MIN_FREE_DISK_BYTES),
             accept_clock_jump: Some(false),
-            block_cache_bytes: Some(128 * 1024 * 1024),
-            write_buffer_bytes: Some(96 * 1024 * 1024),
+            block_cache_bytes: Some(limits::DEFAULT_BLOCK_CACHE_BYTES),
+            write_buffer_bytes: Some(limits::DEFAULT_WRITE_BUFFER_BYTES),
             // The consensus library tells of every message that a silent peer does not answer; the node tells once.
             log: Some("info,openraft=error".to_owned()),
             log_format: Some(LogFormat::default().to_string()),

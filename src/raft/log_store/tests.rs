@@ -84,7 +84,7 @@ fn a_report_from_before_a_cut_says_nothing_of_what_came_after() {
     let mut cutting = pin!(other.truncate_after(Some(id(1, 0))));
     assert!(poll_once(&mut cutting).is_pending());
     // Too large to stay in memory once it is durable and applied.
-    append(&mut log, vec![large(2, 1, TAIL_BYTES + 1_000)]);
+    append(&mut log, vec![large(2, 1, limits::LOG_TAIL_BYTES + 1_000)]);
     thread.write_one();
     // A majority had it: committed and applied before it is durable here.
     log.applied(1);
@@ -138,7 +138,7 @@ fn state_never_gets_ahead_of_the_log_on_the_disk() {
 #[test]
 fn what_was_sent_to_the_disk_before_a_cut_or_a_purge_leaves_memory_after_it() {
     let Disk { mut thread, mut log, _directory } = by_hand();
-    append(&mut log, vec![blank(1, 0), large(1, 1, TAIL_BYTES + 1_000), blank(1, 2)]);
+    append(&mut log, vec![blank(1, 0), large(1, 1, limits::LOG_TAIL_BYTES + 1_000), blank(1, 2)]);
     log.applied(2);
     let mut other = log.clone();
     let mut cutting = pin!(other.truncate_after(Some(id(1, 1))));
@@ -147,7 +147,7 @@ fn what_was_sent_to_the_disk_before_a_cut_or_a_purge_leaves_memory_after_it() {
     thread.write_one();
     assert!(matches!(poll_once(&mut cutting), Poll::Ready(Ok(()))));
     assert_eq!(log.tail().entries.len(), 0);
-    append(&mut log, vec![large(2, 2, TAIL_BYTES + 1_000)]);
+    append(&mut log, vec![large(2, 2, limits::LOG_TAIL_BYTES + 1_000)]);
     let mut other = log.clone();
     let mut purging = pin!(other.purge(id(1, 1)));
     assert!(poll_once(&mut purging).is_pending());
@@ -161,7 +161,7 @@ fn what_was_sent_to_the_disk_before_a_cut_or_a_purge_leaves_memory_after_it() {
 #[test]
 fn nothing_that_is_not_durable_leaves_memory() {
     let Disk { mut thread, mut log, _directory } = by_hand();
-    append(&mut log, vec![large(1, 0, TAIL_BYTES + 1_000)]);
+    append(&mut log, vec![large(1, 0, limits::LOG_TAIL_BYTES + 1_000)]);
     log.applied(0);
     assert_eq!(get(&mut log, 0..9), [(1, 0)], "it is nowhere else");
     thread.write_one();
@@ -262,7 +262,7 @@ fn a_vote_that_was_saved_is_read() {
 #[test]
 fn a_read_is_of_one_moment() {
     let Disk { mut thread, mut log, _directory } = by_hand();
-    append(&mut log, (0..6).map(|index| large(1, index, TAIL_BYTES / 2)).collect());
+    append(&mut log, (0..6).map(|index| large(1, index, limits::LOG_TAIL_BYTES / 2)).collect());
     thread.write_one();
     log.applied(5);
     assert!(log.tail().in_memory() > 3, "some only on the disk, and some in memory");

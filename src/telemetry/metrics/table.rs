@@ -205,7 +205,7 @@ table! {
         LOG_TIME = Gauge, "holdfast_log_time_seconds" ["partition"]
             "Log time, since the Unix epoch.";
         STORE_KEYS = Gauge, "holdfast_store_keys" ["partition"]
-            "RocksDB's estimate of the keys in the group's column family. A completed record has three: the record, its envelope and its place in the index of expiry; a held one has two. Until compaction, what was replaced counts too.";
+            "RocksDB's estimate of the keys in the group's column family. A completed record has three: the record, its envelope and its place in the index of expiry; a held one has two. Until compaction, what was replaced counts too, and what marked a key as held takes one off.";
         STORE_LIVE_BYTES = Gauge, "holdfast_store_live_bytes" ["partition"]
             "RocksDB's estimate of the bytes of live data in the group's tables, envelopes of 4 KiB and more not included.";
         STORE_TABLE_BYTES = Gauge, "holdfast_store_table_bytes" ["partition"]
