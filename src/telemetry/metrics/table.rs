@@ -124,6 +124,12 @@ table! {
             "Reserve calls that this node answered its clients, by whose they were. The number of label sets is limited: what is beyond it is counted as (other). An outcome is shown from its first call on.";
         OVERLOADS = Counter, "holdfast_overloads_total" ["limit"]
             "Times that something was refused because as much waited as is allowed, by what was full.";
+        LIMITED = Counter, "holdfast_limited_total" ["tenant" "limit"]
+            "New keys that a limit of the tenant or of the endpoint refused, by the limit, as the leader of the key counts them. The number of label sets is limited. A limit is shown from its tenant's first refusal on.";
+        KEY_STORMS = Counter, "holdfast_key_storms_total" ["tenant" "endpoint"]
+            "Alarms that a client uses new keys as in a storm: the same requests under new keys, or many times as many keys as it ever used. At most one a client and minute, on each node. The number of label sets is limited.";
+        MODIFIED_REPLAYS = Counter, "holdfast_modified_replay_alarms_total" ["tenant" "endpoint"]
+            "Alarms that a client came back with keys and other requests, 20 times or more in a minute. At most one a client and minute, on each node. How often it happens is in holdfast_reserves_total, as mismatch.";
         HELD_KEYS = Gauge, "holdfast_held_keys" ["partition"]
             "Keys that are held now, as the leader of the partition counts their leases.";
         LABEL_SETS = Gauge, "holdfast_label_sets" ["metric"]
