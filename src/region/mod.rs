@@ -18,6 +18,7 @@ mod partition;
 pub mod policies;
 mod rates;
 pub mod status;
+pub mod storms;
 #[cfg(test)]
 mod tests;
 mod tokens;
