@@ -18,6 +18,7 @@ use crate::limits;
 use crate::policy::document::Limits;
 use crate::region::rates::{self, Rate};
 use crate::reservation::reply::Limit;
+use crate::telemetry::metrics;
 
 /// When to ask again after a quota refused: room comes when records expire.
 const QUOTA_PATIENCE: Duration = Duration::from_secs(60);
@@ -126,6 +127,22 @@ impl Admission {
         *count = count.saturating_add(1);
         drop(flying);
         Admitted::Yes(Some(Flying { admission: self, tenant: who.tenant.clone(), endpoint: who.endpoint.clone() }))
+    }
+}
+
+/// As a limit is counted.
+pub(super) const fn label(limit: Limit) -> metrics::Limit {
+    match limit {
+        Limit::Attempts => metrics::Limit::Attempts,
+        Limit::TenantKeys => metrics::Limit::TenantKeys,
+        Limit::TenantBytes => metrics::Limit::TenantBytes,
+        Limit::EndpointKeys => metrics::Limit::EndpointKeys,
+        Limit::EndpointBytes => metrics::Limit::EndpointBytes,
+        Limit::Endpoints => metrics::Limit::Endpoints,
+        Limit::TenantRate => metrics::Limit::TenantRate,
+        Limit::ClientRate => metrics::Limit::ClientRate,
+        Limit::EndpointRate => metrics::Limit::EndpointRate,
+        Limit::EndpointClientRate => metrics::Limit::EndpointClientRate,
     }
 }
 

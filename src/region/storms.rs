@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::clock::Monotonic;
 use crate::ids::Fingerprint;
 use crate::limits;
+use crate::region::calls::ReserveOutcome;
 use crate::region::rates::Who;
 use crate::region::storms::detect::Storms;
 use crate::telemetry::metrics;
@@ -25,7 +26,7 @@ const SHARDS: usize = 64;
 
 /// What a Reserve call came to, as far as it says how a client uses keys.
 #[derive(Clone, Copy, Debug)]
-pub enum Seen<'a> {
+pub(super) enum Seen<'a> {
     /// The first grant of a key, for this request.
     Fresh(&'a Fingerprint),
     /// A known key with the request that it was granted for, whatever the answer was.
@@ -36,7 +37,7 @@ pub enum Seen<'a> {
 
 /// What is alarming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Requests come again under new keys, and hardly any under their old ones: a new key for each retry, or a fingerprint
     /// that says nothing. Each such request runs again.
     RepeatedRequests,
@@ -46,10 +47,27 @@ pub enum Kind {
     ModifiedPayloads,
 }
 
+impl<'a> Seen<'a> {
+    /// What a Reserve call for a request came to, if it says anything.
+    pub(super) fn of(request: &'a Fingerprint, outcome: &ReserveOutcome) -> Option<Self> {
+        match outcome {
+            ReserveOutcome::Granted(grant) if grant.attempt == 1 && !grant.repeated => Some(Self::Fresh(request)),
+            ReserveOutcome::Granted(_)
+            | ReserveOutcome::Replay(_)
+            | ReserveOutcome::InProgress { .. }
+            | ReserveOutcome::OutcomeUnknown { .. } => Some(Self::Replay),
+            ReserveOutcome::Mismatch => Some(Self::ModifiedPayload),
+            ReserveOutcome::InDoubt { .. }
+            | ReserveOutcome::Superseded { .. }
+            | ReserveOutcome::Expired
+            | ReserveOutcome::Limited { .. } => None,
+        }
+    }
+}
+
 impl Kind {
     /// As logs have it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+    const fn name(self) -> &'static str {
         match self {
             Self::RepeatedRequests => "repeated_requests",
             Self::Surge => "surge",
@@ -66,7 +84,7 @@ impl fmt::Display for Kind {
 
 /// One alarm about one client of an endpoint, and what was counted in its window up to then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Alarm {
+pub(super) struct Alarm {
     /// What is alarming.
     pub kind: Kind,
     /// New keys.
@@ -81,9 +99,9 @@ pub struct Alarm {
     pub usual: u32,
 }
 
-/// What this node's clients do with their keys. A client is seen here by the keys that this node leads.
+/// What this node's clients do with their keys: what it answers for the partitions that it leads, and replays of others.
 #[derive(Debug)]
-pub struct Watch {
+pub(super) struct Watch {
     hasher: RandomState,
     shards: [Mutex<Storms>; SHARDS],
 }
@@ -97,7 +115,7 @@ impl Default for Watch {
 
 impl Watch {
     /// Counts what a client did, and tells an alarm if it is one: each kind once a window.
-    pub fn observe(&self, who: Who<'_>, what: Seen<'_>, now: Monotonic) -> Option<Alarm> {
+    pub(super) fn observe(&self, who: Who<'_>, what: Seen<'_>, now: Monotonic) -> Option<Alarm> {
         let hash = self.hasher.hash_one((who.tenant, who.endpoint, who.client));
         let at = usize::try_from(hash % SHARDS as u64).unwrap_or_default();
         let shard = self.shards.get(at)?;

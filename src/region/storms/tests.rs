@@ -8,8 +8,10 @@ use proptest::prelude::*;
 use super::detect::{FINGERPRINTS, MODIFIED, STORM_KEYS, Storms, WINDOW};
 use super::{Alarm, Kind, Seen, Watch};
 use crate::clock::Monotonic;
-use crate::ids::{EndpointName, Fingerprint, TenantId};
+use crate::ids::{EndpointName, Epoch, FencingToken, Fingerprint, TenantId};
+use crate::region::calls::{Granted, ReserveOutcome};
 use crate::region::rates::Who;
+use crate::reservation::reply::Limit;
 use crate::telemetry::metrics::{self, Page};
 
 fn request(number: u64) -> Fingerprint {
@@ -64,6 +66,46 @@ impl Client {
         self.millis += MINUTE;
         std::mem::take(&mut self.alarms).into_iter().map(|alarm| alarm.kind).collect()
     }
+}
+
+#[test]
+fn outcomes_say_what_was_seen() {
+    let request = request(1);
+    let of = |outcome: &ReserveOutcome| {
+        Seen::of(&request, outcome).map(|seen| match seen {
+            Seen::Fresh(fingerprint) => {
+                assert_eq!(*fingerprint, request);
+                "fresh"
+            }
+            Seen::Replay => "replay",
+            Seen::ModifiedPayload => "modified",
+        })
+    };
+    let granted = |attempt, repeated| {
+        let fencing = FencingToken { epoch: Epoch::FIRST, sequence: 1 };
+        let endpoint = EndpointName::parse("e").unwrap();
+        ReserveOutcome::Granted(Box::new(Granted {
+            token: String::new(),
+            fencing,
+            start_within_ms: 1,
+            lease_ms: 1,
+            attempt,
+            checkpoint: None,
+            possible_duplicate: attempt > 1,
+            repeated,
+            fingerprint: request.clone(),
+            endpoint,
+        }))
+    };
+    assert_eq!(of(&granted(1, false)), Some("fresh"));
+    assert_eq!(of(&granted(1, true)), Some("replay"), "a lost answer, asked for again");
+    assert_eq!(of(&granted(2, false)), Some("replay"), "the key of an attempt that lapsed");
+    let retry_after = Duration::ZERO;
+    assert_eq!(of(&ReserveOutcome::InProgress { retry_after }), Some("replay"));
+    assert_eq!(of(&ReserveOutcome::OutcomeUnknown { attempt: 1, checkpoint: None }), Some("replay"));
+    assert_eq!(of(&ReserveOutcome::Mismatch), Some("modified"));
+    assert_eq!(of(&ReserveOutcome::Limited { limit: Limit::TenantRate, retry_after }), None, "nothing was granted");
+    assert_eq!(of(&ReserveOutcome::Expired), None);
 }
 
 #[test]

@@ -133,12 +133,24 @@ label! {
 }
 
 label! {
-    /// Which limit refused a new key.
+    /// Which limit refused a grant.
     Limit {
+        /// As many grants of the key may have executed as may.
+        Attempts = "attempts",
+        /// The tenant's keys.
+        TenantKeys = "tenant_keys",
+        /// Bytes of the tenant's keys.
+        TenantBytes = "tenant_bytes",
+        /// The tenant's keys of the endpoint.
+        EndpointKeys = "endpoint_keys",
+        /// Bytes of the tenant's keys of the endpoint.
+        EndpointBytes = "endpoint_bytes",
+        /// Endpoints of the tenant.
+        Endpoints = "endpoints",
         /// New keys a second of the tenant.
         TenantRate = "tenant_rate",
         /// New keys a second of one client of the tenant.
-        TenantClientRate = "tenant_client_rate",
+        ClientRate = "client_rate",
         /// New keys a second of the endpoint.
         EndpointRate = "endpoint_rate",
         /// New keys a second of one client of the endpoint.
@@ -297,7 +309,7 @@ pub fn overloaded(limit: Overload) {
     one(&OVERLOADS, limit.at());
 }
 
-/// A limit refused a new key.
+/// A limit refused a grant.
 pub fn limited(tenant: &TenantId, limit: Limit) {
     LIMITED.add([tenant.as_str()], |counters| one(counters, limit.at()));
 }
@@ -471,7 +483,7 @@ fn write_sets(page: &mut Page) {
     });
     let mut samples = page.metric(&table::LIMITED);
     LIMITED.each(|[tenant], counters| {
-        for (limit, counter) in Limit::ALL.iter().zip(counters) {
+        for (limit, counter) in Limit::ALL.iter().zip(counters).filter(|(_, counter)| counter.get() > 0) {
             samples.value(&[tenant, &limit.as_str()], counter.get());
         }
     });

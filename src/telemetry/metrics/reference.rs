@@ -51,7 +51,7 @@ The 99th percentile of a Reserve that does not wait, as the node sees it:
 histogram_quantile(0.99, sum by (le) (rate(holdfast_call_duration_seconds_bucket{method=\"reserve\", waits=\"no\"}[5m])))
 ```
 
-New keys that a limit refused, by tenant and limit:
+Grants that a limit refused, by tenant and limit:
 
 ```promql
 sum by (tenant, limit) (rate(holdfast_limited_total[5m]))
@@ -134,7 +134,7 @@ fn labels() -> String {
     });
     let others = [
         ("`limit` of overloads", list(Overload::ALL.iter().map(|value| value.as_str()))),
-        ("`limit` of new keys", list(Limit::ALL.iter().map(|value| value.as_str()))),
+        ("`limit` of limited calls", list(Limit::ALL.iter().map(|value| value.as_str()))),
         ("`direction`", list(Direction::ALL.iter().map(|value| value.as_str()))),
         ("`outcome` of forwarded calls", list(Forwarded::ALL.iter().map(|value| value.as_str()))),
         ("`outcome` of snapshots", list(["whole", "broken"].into_iter())),

@@ -125,7 +125,7 @@ table! {
         OVERLOADS = Counter, "holdfast_overloads_total" ["limit"]
             "Times that something was refused because as much waited as is allowed, by what was full.";
         LIMITED = Counter, "holdfast_limited_total" ["tenant" "limit"]
-            "New keys that a limit of the tenant or of the endpoint refused, by the limit, as the leader of the key counts them. The number of label sets is limited. A limit is shown from its tenant's first refusal on.";
+            "Reserve calls that a limit refused, by the limit, as the node that leads the key's partition counts them. A limit is shown from its first refusal on. The number of label sets is limited.";
         KEY_STORMS = Counter, "holdfast_key_storms_total" ["tenant" "endpoint"]
             "Alarms that a client uses new keys as in a storm: the same requests under new keys, or many times as many keys as it ever used. At most one a client and minute, on each node. The number of label sets is limited.";
         MODIFIED_REPLAYS = Counter, "holdfast_modified_replay_alarms_total" ["tenant" "endpoint"]
