@@ -62,7 +62,19 @@ pub(super) struct Storms {
     most: usize,
     hasher: RandomState,
     /// By the hash of their names.
-    clients: HashMap<u64, Client>,
+    clients: HashMap<u64, Place>,
+    /// How many observations there were.
+    observed: u64,
+}
+
+/// A client's place: small, since the stalest of all is looked for among them.
+#[derive(Debug)]
+struct Place {
+    /// At which observation it was last seen.
+    seen_at: u64,
+    /// The hash of the tenant's name.
+    tenant: u64,
+    client: Box<Client>,
 }
 
 /// One client of one endpoint.
@@ -73,7 +85,6 @@ struct Client {
     name: Box<str>,
     window: Window,
     usual: Usual,
-    last_seen: Monotonic,
 }
 
 /// What was counted since `begun`.
@@ -106,15 +117,17 @@ struct Usual {
 impl Storms {
     /// At most so many clients, at least one.
     pub(super) fn new(most: usize) -> Self {
-        Self { most: most.max(1), hasher: RandomState::new(), clients: HashMap::new() }
+        Self { most: most.max(1), hasher: RandomState::new(), clients: HashMap::new(), observed: 0 }
     }
 
     /// Counts what a client did. An alarm is what it has to be told for.
     pub(super) fn observe(&mut self, who: Who<'_>, what: Seen<'_>, now: Monotonic) -> Option<Alarm> {
         let hash = self.hasher.hash_one((who.tenant, who.endpoint, who.client));
         self.make(hash, who, now);
-        let Client { window, usual, last_seen, .. } = self.clients.get_mut(&hash)?;
-        *last_seen = now.max(*last_seen);
+        self.observed = self.observed.saturating_add(1);
+        let Place { seen_at, client, .. } = self.clients.get_mut(&hash)?;
+        *seen_at = self.observed;
+        let Client { window, usual, .. } = &mut **client;
         window.roll(usual, now);
         let kind = match what {
             Seen::Fresh(Fingerprint { version, selection, digest }) => {
@@ -140,25 +153,34 @@ impl Storms {
 
     /// Makes a client, unless it is known. Two whose names have one hash take each other's place: that hardly ever happens.
     fn make(&mut self, hash: u64, who: Who<'_>, now: Monotonic) {
-        match self.clients.get(&hash) {
-            Some(client) if client.is(who) => return,
-            Some(_) => {}
-            None if self.clients.len() < self.most => {}
-            None => self.forget_one(who.tenant),
+        let tenant = match self.clients.get(&hash) {
+            Some(place) if place.client.is(who) => return,
+            Some(_) | None => self.hasher.hash_one(who.tenant),
+        };
+        if self.clients.len() >= self.most {
+            self.forget_one(tenant);
         }
-        self.clients.insert(hash, Client::new(who, now));
+        let client = Box::new(Client::new(who, now));
+        self.clients.insert(hash, Place { seen_at: self.observed, tenant, client });
     }
 
     /// The stalest goes: of the tenant that a new client is of, once that has a quarter of the room, else of all. So a tenant
     /// that makes up clients does not take the others' places.
-    fn forget_one(&mut self, tenant: &TenantId) {
-        let own = self.clients.values().filter(|client| client.tenant == *tenant).count();
-        let among = |client: &Client| own <= self.most / 4 || client.tenant == *tenant;
-        let candidates = self.clients.iter().filter(|(_, client)| among(client));
-        let gone = candidates.min_by_key(|(_, client)| client.last_seen).map(|(hash, _)| *hash);
-        if let Some(hash) = gone {
-            self.clients.remove(&hash);
+    fn forget_one(&mut self, tenant: u64) {
+        let (mut own, mut stalest, mut own_stalest) = (0_usize, (u64::MAX, 0), (u64::MAX, 0));
+        for (hash, place) in &self.clients {
+            if place.seen_at < stalest.0 {
+                stalest = (place.seen_at, *hash);
+            }
+            if place.tenant == tenant {
+                own = own.saturating_add(1);
+                if place.seen_at < own_stalest.0 {
+                    own_stalest = (place.seen_at, *hash);
+                }
+            }
         }
+        let gone = if own > self.most / 4 { own_stalest } else { stalest };
+        self.clients.remove(&gone.1);
     }
 }
 
@@ -170,7 +192,6 @@ impl Client {
             name: who.client.into(),
             window: Window::new(now),
             usual: Usual::default(),
-            last_seen: now,
         }
     }
 
