@@ -18,6 +18,7 @@ use crate::limits;
 use crate::policy::document::Limits;
 use crate::region::rates::{self, Rate};
 use crate::reservation::reply::Limit;
+use crate::telemetry::metrics;
 
 /// When to ask again after a quota refused: room comes when records expire.
 const QUOTA_PATIENCE: Duration = Duration::from_secs(60);
@@ -141,6 +142,22 @@ fn refusal(caps: &Caps, stored: &Stored, on_the_way: u64, of_endpoint: u64) -> O
         (endpoint.keys == 0 && *endpoints >= limits::MAX_TENANT_ENDPOINTS, Limit::Endpoints),
     ];
     checks.into_iter().find(|(refuses, _)| *refuses).map(|(_, limit)| limit)
+}
+
+/// As a limit is counted.
+pub(super) const fn label(limit: Limit) -> metrics::Limit {
+    match limit {
+        Limit::Attempts => metrics::Limit::Attempts,
+        Limit::TenantKeys => metrics::Limit::TenantKeys,
+        Limit::TenantBytes => metrics::Limit::TenantBytes,
+        Limit::EndpointKeys => metrics::Limit::EndpointKeys,
+        Limit::EndpointBytes => metrics::Limit::EndpointBytes,
+        Limit::Endpoints => metrics::Limit::Endpoints,
+        Limit::TenantRate => metrics::Limit::TenantRate,
+        Limit::ClientRate => metrics::Limit::ClientRate,
+        Limit::EndpointRate => metrics::Limit::EndpointRate,
+        Limit::EndpointClientRate => metrics::Limit::EndpointClientRate,
+    }
 }
 
 impl Drop for Flying<'_> {

@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::atomic::Ordering;
 
+use crate::control::command::TenantLimits;
+use crate::control::usage::Usage;
+use crate::ids::TenantId;
+use crate::limits;
 use crate::policy::Severity;
 use crate::raft::{Gauges, Leadership, Membership, NodeId, Progress};
 use crate::region::Region;
@@ -36,6 +40,7 @@ impl Region {
         self.write_node(page);
         self.write_peers(page, &groups);
         self.write_roles(page, &groups);
+        self.write_tenants(page);
         write_raft(page, &groups);
         write_store(page, &groups);
     }
@@ -47,6 +52,26 @@ impl Region {
         page.metric(&t::NODE_INFO).value(&labels, 1);
         page.single(&t::FREE_DISK_BYTES, self.free_disk_bytes.load(Ordering::Relaxed));
         page.single(&t::MIN_FREE_DISK_BYTES, self.settings.min_free_disk_bytes);
+    }
+
+    fn write_tenants(&self, page: &mut Page) {
+        let control = self.control();
+        let made = || control.tenants.iter().take(limits::MAX_LABEL_SETS);
+        let usages: Vec<(&TenantId, Usage)> = made().map(|(name, _)| (name, self.total_usage(name))).collect();
+        let mut metric = |metric, value: &dyn Fn(Usage) -> u64| {
+            let mut samples = page.metric(metric);
+            usages.iter().for_each(|(tenant, usage)| samples.value(&[tenant], value(*usage)));
+        };
+        metric(&t::TENANT_KEYS, &|usage| usage.keys);
+        metric(&t::TENANT_BYTES, &|usage| usage.bytes);
+        let mut limit = |metric, value: &dyn Fn(TenantLimits) -> Option<u64>| {
+            let mut samples = page.metric(metric);
+            for (name, tenant) in made() {
+                value(tenant.limits).into_iter().for_each(|value| samples.value(&[name], value));
+            }
+        };
+        limit(&t::TENANT_MAX_KEYS, &|limits| limits.max_keys);
+        limit(&t::TENANT_MAX_BYTES, &|limits| limits.max_bytes);
     }
 
     fn write_peers(&self, page: &mut Page, groups: &[Read<'_>]) {

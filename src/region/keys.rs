@@ -12,7 +12,7 @@ use crate::codec::token::Claims;
 use crate::ids::{FencingToken, Nonce, PartitionId, RecordKey, RegionName};
 use crate::limits;
 use crate::region::Region;
-use crate::region::admission::{Admitted, Caps, Stored, Who};
+use crate::region::admission::{self, Admitted, Caps, Stored, Who};
 use crate::region::calls::{
     Certainty, CheckpointCall, ClaimCall, ClaimOutcome, CompleteCall, Completed, ExtendCall, Failure, Found, GrantCall,
     GrantOutcome, Granted, Invalid, LookupCall, Place, Placed, ReleaseCall, ReserveCall, ReserveOutcome, ResolveCall,
@@ -20,6 +20,7 @@ use crate::region::calls::{
 };
 use crate::region::partition::{Basis, Partition, Reserved, unexpected, unproposed, void};
 use crate::region::rates::{self, Share};
+use crate::region::storms::Seen;
 use crate::region::tokens::{Granting, Unverified};
 use crate::reservation::Reply;
 use crate::reservation::command::{self, Command, Complete, Kind};
@@ -138,6 +139,12 @@ impl Region {
     /// # Errors
     /// When there is no outcome; the failure says whether that is definite.
     pub async fn reserve(&self, call: &ReserveCall, until: Monotonic) -> Result<Placed<ReserveOutcome>, Failure> {
+        let placed = self.reserve_key(call, until).await?;
+        self.reserved(call, &placed.outcome);
+        Ok(placed)
+    }
+
+    async fn reserve_key(&self, call: &ReserveCall, until: Monotonic) -> Result<Placed<ReserveOutcome>, Failure> {
         let (partition, home) = (self.partition(&call.key)?, self.home_of(&call.key, until).await?);
         let (terms, caps) = self.granting(&call.key.tenant, &call.endpoint, |promised, control| {
             let lease_ms = call.lease_ms.unwrap_or(promised.terms.lease_ms);
@@ -167,6 +174,18 @@ impl Region {
             }
         };
         Ok(Placed { outcome, place: served.place() })
+    }
+
+    /// Counts what a call came to, and watches what its client does with its keys.
+    fn reserved(&self, call: &ReserveCall, outcome: &ReserveOutcome) {
+        let tenant = &call.key.tenant;
+        if let ReserveOutcome::Limited { limit, .. } = outcome {
+            metrics::limited(tenant, admission::label(*limit));
+        }
+        if let Some(seen) = Seen::of(&call.fingerprint, outcome) {
+            let who = rates::Who { tenant, endpoint: &call.endpoint, client: &call.client_version };
+            let _told = self.watch.observe(who, seen, clock::monotonic());
+        }
     }
 
     fn granted(

@@ -18,6 +18,7 @@ mod partition;
 mod policies;
 mod rates;
 pub mod status;
+mod storms;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -46,6 +47,7 @@ use crate::region::partition::{Following, Partition, unexpected};
 use crate::region::policies::Policies;
 use crate::region::rates::Rates;
 use crate::region::status::{GroupState, GroupStatus, Role, Status};
+use crate::region::storms::Watch;
 use crate::region::tokens::Tokens;
 use crate::store::{Store, StoreError};
 use crate::time::LogTime;
@@ -80,6 +82,7 @@ pub struct Region {
     policies: Policies,
     admission: Admission,
     rates: Rates,
+    watch: Watch,
     partitions: Vec<Partition>,
     tokens: Tokens,
     store: Arc<Store>,
@@ -129,6 +132,7 @@ impl Region {
             policies,
             admission: Admission::default(),
             rates: Rates::default(),
+            watch: Watch::default(),
             partitions,
             tokens: Tokens::default(),
             store,

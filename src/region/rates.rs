@@ -1,15 +1,16 @@
-//! How many new keys a second a tenant, an endpoint and a client may have: asked by the leader of a key before it proposes a
-//! first grant. Replays, completions and grants of known keys are never limited.
+//! How many new keys a second a tenant, an endpoint and a client may have: asked by the leader of a key before it proposes
+//! a first grant. Replays, completions and grants of known keys are never limited.
 //!
-//! **What is exact.** All caps of a key belong to one tenant, and a tenant's state is behind one mutex. A key is looked at under
-//! every cap first, and is taken from all of them or from none: nothing is ever given back. However many threads ask, a node
-//! grants no key more than [`Share`] allows it. A key that was admitted stays counted, whatever becomes of its proposal.
+//! **What is exact.** All caps of a key belong to one tenant, and a tenant's state is behind one mutex. A key is looked at
+//! under every cap first, and is taken from all of them or from none: nothing is ever given back. However many threads ask,
+//! a node grants no key more than [`Share`] allows it. A key that was admitted stays counted, whatever becomes of its
+//! proposal.
 //!
-//! **What is not.** The caps are a region's, and nodes do not ask each other. Keys are spread over partitions by hash, so a node
-//! that leads 5 of 16 gives 5/16 of the rate, in whole keys: one key each 1/rate × 16/5 seconds. On average as many keys come, but not
-//! in each second, so a node lets some more through at a time than 5/16 of a second's keys: two standard deviations of what the
-//! hash does, which makes it two keys at once for a rate of one a second. Over any time t, a region admits at most
-//! rate × t + the [bursts](Share::burst) of its nodes:
+//! **What is not.** The caps are a region's, and nodes do not ask each other. Keys are spread over partitions by hash, so a
+//! node that leads 5 of 16 gives 5/16 of the rate, in whole keys: one key each 1/rate × 16/5 seconds. On average as many
+//! keys come, but not in each second, so a node lets some more through at a time than 5/16 of a second's keys: two standard
+//! deviations of what the hash does, which makes it two keys at once for a rate of one a second. Over any time t, a region
+//! admits at most rate × t + the [bursts](Share::burst) of its nodes:
 //!
 //! | rate, keys a second | bursts of one node that leads all | of three that lead 6, 5 and 5 of 16 |
 //! |---|---|---|
@@ -18,14 +19,14 @@
 //! | 100 | 100 | 130 |
 //! | 1,000 | 1,000 | 1,090 |
 //!
-//! A node that begins to lead, and one that was started, has its whole burst. When the share or a cap changes, the next key is
-//! counted under the new one: what was used up stays used up, at most until one burst of the new cap has come in. Periods are
-//! rounded up to nanoseconds, so the largest rates come out up to 0.1 % lower.
+//! A node that begins to lead, and one that was started, has its whole burst. When the share or a cap changes, the next key
+//! is counted under the new one: what was used up stays used up, at most until one burst of the new cap has come in.
+//! Periods are rounded up to nanoseconds, so the largest rates come out up to 0.1 % lower.
 //!
-//! **What is kept.** A rate that has its whole burst again is as good as one that was never used, and is dropped. How many others
-//! are kept is limited. A client or endpoint beyond that is held by the caps that have room, in the end its tenant's own; it
-//! never costs another tenant a key. A tenant beyond [`limits::MAX_RATED_TENANTS`] is not held at all: whoever can make up
-//! tenants has the whole burst of each anyhow.
+//! **What is kept.** A rate that has its whole burst again is as good as one that was never used, and is dropped. How many
+//! others are kept is limited. A client or endpoint beyond that is held by the caps that have room, in the end its tenant's
+//! own; it never costs another tenant a key. A tenant beyond [`limits::MAX_RATED_TENANTS`] is not held at all: whoever can
+//! make up tenants has the whole burst of each anyhow.
 //!
 //! Deliberately absent: quotas of records and bytes, which are counted from what is stored; which caps apply to whom.
 

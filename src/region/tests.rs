@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use super::calls::{
-    Certainty, CompleteCall, Envelope, ExtendCall, Failure, GrantCall, Invalid, LookupCall, ReleaseCall, ReserveOutcome,
+    Certainty, CompleteCall, Envelope, ExtendCall, Failure, GrantCall, Invalid, LookupCall, ReleaseCall, ReserveCall,
+    ReserveOutcome,
 };
 use super::fixture::{Fixture, LEADER, completed, envelope, fingerprint, granted, in_ms, key, late, open, reserve};
 use super::partition::{Basis, Partition};
@@ -10,9 +11,10 @@ use crate::codec::batch::Operation;
 use crate::codec::pb;
 use crate::control;
 use crate::control::command::TenantLimits;
-use crate::ids::{Epoch, Nonce};
+use crate::ids::{EndpointName, Epoch, Fingerprint, Nonce};
 use crate::reservation::record::{Record, State};
 use crate::reservation::reply::Grant;
+use crate::telemetry::metrics::{self, Page};
 
 fn first(fixture: &Fixture) -> &Partition {
     fixture.region.partitions.first().unwrap()
@@ -62,7 +64,7 @@ async fn a_node_alone_serves_and_says_how_far_it_is() {
     assert!(told.place.position > placed.place.position);
     assert_eq!(told.place.leader, Some(1));
     let seen = Some(told.place.position);
-    let replay = node.region.reserve(&super::calls::ReserveCall { seen, ..reserve("a") }, late()).await.unwrap();
+    let replay = node.region.reserve(&ReserveCall { seen, ..reserve("a") }, late()).await.unwrap();
     assert!(matches!(&replay.outcome, ReserveOutcome::Replay(replay) if replay.envelope == envelope()));
     let found = node.region.lookup(&LookupCall(key("a")), late()).await.unwrap().outcome.unwrap();
     assert_eq!((found.state, found.envelope), (State::Completed, Some(envelope())));
@@ -103,7 +105,7 @@ async fn who_waits_is_told_when_this_node_serves_no_more() {
     node.region.reserve(&reserve("a"), late()).await.unwrap();
     let wait = Duration::from_secs(30);
     let another = Some(Nonce::parse(b"n2").unwrap());
-    let call = super::calls::ReserveCall { nonce: another, wait, ..reserve("a") };
+    let call = ReserveCall { nonce: another, wait, ..reserve("a") };
     let waiting = node.region.reserve(&call, late());
     let closing = async {
         // The call is on the bell once it has looked; rung again until it is.
@@ -143,11 +145,11 @@ async fn a_follower_replays_what_is_completed_if_the_caller_has_not_seen_more() 
     let placed = node.region.reserve(&reserve("a"), late()).await.unwrap();
     assert!(matches!(&placed.outcome, ReserveOutcome::Replay(replay) if replay.envelope == envelope()));
     assert_eq!((placed.place.position, placed.place.leader), (1, Some(LEADER)));
-    let other = super::calls::ReserveCall { fingerprint: fingerprint(8), seen: Some(1), ..reserve("a") };
+    let other = ReserveCall { fingerprint: fingerprint(8), seen: Some(1), ..reserve("a") };
     assert_eq!(node.region.reserve(&other, late()).await.unwrap().outcome, ReserveOutcome::Mismatch);
 
     let not_leader = Err(Failure::NotLeader { leader: Some(LEADER) });
-    let ahead = super::calls::ReserveCall { seen: Some(2), ..reserve("a") };
+    let ahead = ReserveCall { seen: Some(2), ..reserve("a") };
     assert_eq!(node.region.reserve(&ahead, late()).await, not_leader, "the caller has seen a later state");
     assert_eq!(
         node.region.reserve(&reserve("b"), late()).await,
@@ -244,7 +246,7 @@ async fn a_state_from_before_usage_was_counted_is_counted_and_nothing_is_left_of
     let seen = group.usages(Clone::clone);
     // As a version that does not count would have left it: a count that is not kept up, and a state that says nothing.
     let mut batch = crate::store::GroupBatch::default();
-    let gone = crate::ids::EndpointName::parse("gone").unwrap();
+    let gone = EndpointName::parse("gone").unwrap();
     batch.put_usage(&key("a").tenant, &gone, control::usage::Usage { keys: 9, bytes: 9 });
     let state = family.state().unwrap().unwrap();
     batch.put_state(&pb::GroupState { usage_counted: false, ..state });
@@ -276,4 +278,51 @@ async fn a_leader_that_was_deposed_unknowingly_refuses_no_key_for_a_limit() {
         let told = node.region.reserve(&reserve("a"), in_ms(500)).await;
         assert!(matches!(told, Err(Failure::NotLeader { .. })), "it is the leader's to say no: {told:?}");
     }
+}
+
+#[tokio::test]
+async fn keys_that_come_with_other_requests_are_told() {
+    let node = Fixture::alone().await;
+    let endpoint = EndpointName::parse("alarms-test").unwrap();
+    let call = |name: &str, byte| ReserveCall {
+        endpoint: endpoint.clone(),
+        fingerprint: fingerprint(byte),
+        client_version: "pay/1".to_owned(),
+        ..reserve(name)
+    };
+    let alarms = |name: &str| {
+        let mut page = Page::default();
+        metrics::write(&mut page);
+        let sample = format!("{name}{{tenant=\"acme\",endpoint=\"alarms-test\"}} ");
+        let page = page.finish();
+        page.lines().find_map(|line| line.strip_prefix(&sample)).map(|count| count.parse::<u64>().unwrap())
+    };
+    node.region.reserve(&call("a", 1), late()).await.unwrap();
+    for times in 1..=40 {
+        let placed = node.region.reserve(&call("a", 2), late()).await.unwrap();
+        assert_eq!(placed.outcome, ReserveOutcome::Mismatch);
+        let expected = (times >= 20).then_some(1);
+        assert_eq!(alarms("holdfast_modified_replay_alarms_total"), expected, "after {times}");
+    }
+    assert_eq!(alarms("holdfast_key_storms_total"), Some(0));
+}
+
+#[tokio::test]
+async fn a_new_key_for_each_retry_is_told() {
+    let node = Fixture::alone().await;
+    let endpoint = EndpointName::parse("storms-test").unwrap();
+    for number in 0..1_000 {
+        // Each request comes twice, with another key.
+        let call = ReserveCall {
+            endpoint: endpoint.clone(),
+            fingerprint: Fingerprint { digest: u32::to_be_bytes(number / 2).into(), ..fingerprint(0) },
+            ..reserve(&number.to_string())
+        };
+        let placed = node.region.reserve(&call, late()).await.unwrap();
+        assert!(matches!(placed.outcome, ReserveOutcome::Granted(_)));
+    }
+    let mut page = Page::default();
+    metrics::write(&mut page);
+    let sample = "holdfast_key_storms_total{tenant=\"acme\",endpoint=\"storms-test\"} 1\n";
+    assert!(page.finish().contains(sample));
 }

@@ -232,6 +232,16 @@ fn what_is_full_again_is_dropped() {
 }
 
 #[test]
+fn what_is_almost_full_is_kept() {
+    let asking = Asking::alone(super::MOST);
+    let caps = each_client(10);
+    assert_eq!(asking.fill(WHO, &caps, 0), 10);
+    let almost = SECOND - 1;
+    assert_eq!(asking.ask(("acme", WHO.1, "new"), &caps, almost), Ok(()), "and makes a bucket");
+    assert_eq!(asking.fill(WHO, &caps, almost), 9);
+}
+
+#[test]
 fn clients_beyond_the_room_are_held_by_their_tenants_cap_and_cost_nobody_else() {
     let asking = Asking::alone(FEW);
     let caps = Caps { tenant: Rate { keys_per_second: Some(30), per_client: Some(1) }, endpoint: Rate::default() };

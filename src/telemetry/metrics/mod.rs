@@ -18,7 +18,8 @@ pub mod table;
 pub use cells::{Counter, Histogram};
 pub use page::{CONTENT_TYPE, Page, Samples};
 pub use record::{
-    Change, Direction, Forwarded, Method, Outcome, Overload, Whose, applied, batch, call, changed, forwarded,
-    leader_changed, leader_changes, log_sync, overloaded, read_confirmed, reserve, snapshot, snapshot_bytes, write,
+    Change, Direction, Forwarded, Limit, Method, Outcome, Overload, Whose, applied, batch, call, changed, forwarded,
+    key_storm, leader_changed, leader_changes, limited, log_sync, modified_replays, overloaded, read_confirmed,
+    reserve, snapshot, snapshot_bytes, write,
 };
 pub use sets::OTHER;

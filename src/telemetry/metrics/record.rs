@@ -133,6 +133,32 @@ label! {
 }
 
 label! {
+    /// Which limit refused a grant.
+    Limit {
+        /// As many grants of the key may have executed as may.
+        Attempts = "attempts",
+        /// The tenant's keys.
+        TenantKeys = "tenant_keys",
+        /// Bytes of the tenant's keys.
+        TenantBytes = "tenant_bytes",
+        /// The tenant's keys of the endpoint.
+        EndpointKeys = "endpoint_keys",
+        /// Bytes of the tenant's keys of the endpoint.
+        EndpointBytes = "endpoint_bytes",
+        /// Endpoints of the tenant.
+        Endpoints = "endpoints",
+        /// New keys a second of the tenant.
+        TenantRate = "tenant_rate",
+        /// New keys a second of one client of the tenant.
+        ClientRate = "client_rate",
+        /// New keys a second of the endpoint.
+        EndpointRate = "endpoint_rate",
+        /// New keys a second of one client of the endpoint.
+        EndpointClientRate = "endpoint_client_rate",
+    }
+}
+
+label! {
     /// Which way something went between two nodes, as this node sees it.
     Direction {
         /// From this node.
@@ -244,6 +270,10 @@ static RESERVES: LazyLock<Sets<4, { Outcome::COUNT }>> =
 /// Tenant, endpoint. The last counter is that of bytes.
 static RECORDS: LazyLock<Sets<2, { Change::COUNT + 1 }>> =
     LazyLock::new(|| Sets::new(table::APPLIED_RECORDS.name, [true, true], MOST));
+/// Tenant.
+static LIMITED: LazyLock<Sets<1, { Limit::COUNT }>> = LazyLock::new(|| Sets::new(table::LIMITED.name, [true], MOST));
+/// Tenant, endpoint. Key storms, then modified replays.
+static ALARMS: LazyLock<Sets<2, 2>> = LazyLock::new(|| Sets::new(table::KEY_STORMS.name, [true, true], MOST));
 
 fn one<const N: usize>(row: &Row<N>, at: usize) {
     add(row, at, 1);
@@ -277,6 +307,21 @@ pub fn reserve(whose: Whose<'_>, outcome: Outcome) {
 /// Something was refused because something is full.
 pub fn overloaded(limit: Overload) {
     one(&OVERLOADS, limit.at());
+}
+
+/// A limit refused a grant.
+pub fn limited(tenant: &TenantId, limit: Limit) {
+    LIMITED.add([tenant.as_str()], |counters| one(counters, limit.at()));
+}
+
+/// A client uses new keys as in a storm.
+pub fn key_storm(tenant: &TenantId, endpoint: &EndpointName) {
+    ALARMS.add([tenant.as_str(), endpoint.as_str()], |[storms, _]| storms.one());
+}
+
+/// A client comes back with keys and other requests.
+pub fn modified_replays(tenant: &TenantId, endpoint: &EndpointName) {
+    ALARMS.add([tenant.as_str(), endpoint.as_str()], |[_, modified]| modified.one());
 }
 
 /// A call went to the leader of its partition. `took` is the whole time that it took the node that forwarded it.
@@ -436,8 +481,22 @@ fn write_sets(page: &mut Page) {
     RECORDS.each(|[tenant, endpoint], counters| {
         samples.value(&[tenant, endpoint], counters.last().map_or(0, Counter::get));
     });
-    let metrics =
-        [(RESERVES.name(), RESERVES.len(), RESERVES.limited()), (RECORDS.name(), RECORDS.len(), RECORDS.limited())];
+    let mut samples = page.metric(&table::LIMITED);
+    LIMITED.each(|[tenant], counters| {
+        for (limit, counter) in Limit::ALL.iter().zip(counters).filter(|(_, counter)| counter.get() > 0) {
+            samples.value(&[tenant, &limit.as_str()], counter.get());
+        }
+    });
+    let mut samples = page.metric(&table::KEY_STORMS);
+    ALARMS.each(|[tenant, endpoint], [storms, _]| samples.value(&[tenant, endpoint], storms.get()));
+    let mut samples = page.metric(&table::MODIFIED_REPLAYS);
+    ALARMS.each(|[tenant, endpoint], [_, modified]| samples.value(&[tenant, endpoint], modified.get()));
+    let metrics = [
+        (RESERVES.name(), RESERVES.len(), RESERVES.limited()),
+        (RECORDS.name(), RECORDS.len(), RECORDS.limited()),
+        (LIMITED.name(), LIMITED.len(), LIMITED.limited()),
+        (ALARMS.name(), ALARMS.len(), ALARMS.limited()),
+    ];
     let mut samples = page.metric(&table::LABEL_SETS);
     for (name, sets, _) in metrics {
         samples.value(&[&name], sets);

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::table::{self, Buckets, Kind};
-use super::{Change, Direction, Forwarded, Method, OTHER, Outcome, Overload};
+use super::{Change, Direction, Forwarded, Limit, Method, OTHER, Outcome, Overload};
 use crate::limits;
 
 const HEAD: &str = "\
@@ -49,6 +49,18 @@ The 99th percentile of a Reserve that does not wait, as the node sees it:
 
 ```promql
 histogram_quantile(0.99, sum by (le) (rate(holdfast_call_duration_seconds_bucket{method=\"reserve\", waits=\"no\"}[5m])))
+```
+
+Grants that a limit refused, by tenant and limit:
+
+```promql
+sum by (tenant, limit) (rate(holdfast_limited_total[5m]))
+```
+
+Endpoints whose clients seem to make a new key for each retry; the log names the client:
+
+```promql
+sum by (tenant, endpoint) (increase(holdfast_key_storms_total[1h])) > 0
 ```
 
 Failures of which the caller cannot know whether the call was carried out:
@@ -121,7 +133,8 @@ fn labels() -> String {
         (format!("`outcome` of `{}`", method.as_str()), list(values))
     });
     let others = [
-        ("`limit`", list(Overload::ALL.iter().map(|value| value.as_str()))),
+        ("`limit` of overloads", list(Overload::ALL.iter().map(|value| value.as_str()))),
+        ("`limit` of limited calls", list(Limit::ALL.iter().map(|value| value.as_str()))),
         ("`direction`", list(Direction::ALL.iter().map(|value| value.as_str()))),
         ("`outcome` of forwarded calls", list(Forwarded::ALL.iter().map(|value| value.as_str()))),
         ("`outcome` of snapshots", list(["whole", "broken"].into_iter())),

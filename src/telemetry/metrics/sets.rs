@@ -30,7 +30,7 @@ pub(super) struct Most {
     pub(super) a_tenant: usize,
 }
 
-/// What the two metrics with such labels may have.
+/// What each metric with such labels may have.
 pub(super) const MOST: Most = Most { sets: limits::MAX_LABEL_SETS, a_tenant: limits::MAX_LABEL_SETS_PER_TENANT };
 
 /// The counters of one label set.

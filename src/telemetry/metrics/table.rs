@@ -124,8 +124,22 @@ table! {
             "Reserve calls that this node answered its clients, by whose they were. The number of label sets is limited: what is beyond it is counted as (other). An outcome is shown from its first call on.";
         OVERLOADS = Counter, "holdfast_overloads_total" ["limit"]
             "Times that something was refused because as much waited as is allowed, by what was full.";
+        LIMITED = Counter, "holdfast_limited_total" ["tenant" "limit"]
+            "Reserve calls that a limit refused, by the limit, as the node that leads the key's partition counts them. A limit is shown from its first refusal on. The number of label sets is limited.";
+        KEY_STORMS = Counter, "holdfast_key_storms_total" ["tenant" "endpoint"]
+            "Alarms that a client uses new keys as in a storm: the same requests under new keys, or many times as many keys as it ever used. At most one a client and minute, on each node. The number of label sets is limited.";
+        MODIFIED_REPLAYS = Counter, "holdfast_modified_replay_alarms_total" ["tenant" "endpoint"]
+            "Alarms that a client came back with keys and other requests, 20 times or more in a minute. At most one a client and minute, on each node. How often it happens is in holdfast_reserves_total, as mismatch.";
         HELD_KEYS = Gauge, "holdfast_held_keys" ["partition"]
             "Keys that are held now, as the leader of the partition counts their leases.";
+        TENANT_KEYS = Gauge, "holdfast_tenant_keys" ["tenant"]
+            "Keys that a tenant has stored in the region, as this node has applied them: every node shows the same. Of tenants that were made, the first 1,000 by name.";
+        TENANT_BYTES = Gauge, "holdfast_tenant_bytes" ["tenant"]
+            "Bytes of these keys, answers included.";
+        TENANT_MAX_KEYS = Gauge, "holdfast_tenant_max_keys" ["tenant"]
+            "Keys that a tenant may have stored. Not shown for one without that limit.";
+        TENANT_MAX_BYTES = Gauge, "holdfast_tenant_max_bytes" ["tenant"]
+            "Bytes that a tenant may have stored. Not shown for one without that limit.";
         LABEL_SETS = Gauge, "holdfast_label_sets" ["metric"]
             "Label sets that are in use, of the metrics whose labels clients choose.";
         LABEL_SETS_LIMITED = Counter, "holdfast_label_sets_limited_total" ["metric"]
