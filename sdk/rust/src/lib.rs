@@ -3,13 +3,15 @@
 //! * [`client`]: asks a region's nodes, and hands out grants.
 //! * [`keys`]: idempotency keys, and which partition and home they belong to.
 //! * [`fingerprint`]: the digest that says whether two requests are the same.
+//! * [`http`]: what idempotency means in HTTP and gRPC.
 //!
-//! The last two are pure: no clock, no randomness, no I/O. Deliberately absent: storage, and anything that decides who may
+//! The last three are pure: no clock, no randomness, no I/O. Deliberately absent: storage, and anything that decides who may
 //! execute.
 
 #![forbid(unsafe_code)]
 
 pub mod client;
 pub mod fingerprint;
+pub mod http;
 pub mod keys;
 pub mod proto;
