@@ -33,7 +33,7 @@
 
 mod builder;
 mod call;
-mod clock;
+pub(crate) mod clock;
 mod error;
 mod grant;
 mod known;

@@ -4,8 +4,9 @@
 //! * [`keys`]: idempotency keys, and which partition and home they belong to.
 //! * [`fingerprint`]: the digest that says whether two requests are the same.
 //! * [`http`]: what idempotency means in HTTP and gRPC.
+//! * `layer` (feature `tower`): protects the requests of an axum, tonic or other tower service.
 //!
-//! The last three are pure: no clock, no randomness, no I/O. Deliberately absent: storage, and anything that decides who may
+//! `keys`, `fingerprint` and `http` are pure: no clock, no randomness, no I/O. Deliberately absent: storage, and anything that decides who may
 //! execute.
 
 #![forbid(unsafe_code)]
@@ -14,4 +15,6 @@ pub mod client;
 pub mod fingerprint;
 pub mod http;
 pub mod keys;
+#[cfg(feature = "tower")]
+pub mod layer;
 pub mod proto;
