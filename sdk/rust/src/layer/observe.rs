@@ -16,7 +16,7 @@ use super::body::{Copied, LayerBody, Watch};
 use super::run::{Question, refusal_of};
 use super::serve::{Endpoint, Length, compare};
 use crate::client::{Envelope, Grant, Outcome};
-use crate::http::{Fate, KeyLine, Refusal, Status, Unavailable, fate, grpc, hex, store_outcome};
+use crate::http::{Fate, KeyLine, Refusal, Status, Unavailable, fate, grpc, grpc_fate, hex, store_outcome};
 use crate::keys::IdempotencyKey;
 
 /// What the keys of observed requests begin with.
@@ -57,7 +57,10 @@ where
         }
     }
     let response = inner.call(Request::from_parts(parts, body)).await?;
-    let _unwatched = began.send(fate(response.status(), &endpoint.rules));
+    // Of a call that does not fail at once no more is known here than that it began.
+    let code = if endpoint.is_grpc { grpc::status(response.headers()) } else { None };
+    let fate = code.map_or_else(|| fate(response.status(), &endpoint.rules), |code| grpc_fate(code, &endpoint.rules));
+    let _unwatched = began.send(fate);
     Ok(response.map(LayerBody::passed))
 }
 

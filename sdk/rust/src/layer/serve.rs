@@ -174,8 +174,8 @@ where
             (held.slice(..message), Length::Whole, LayerBody::rest(held, rest).watched(watch), None)
         }
         reading::Request::Longer { held, rest } => {
-            let why = if endpoint.is_grpc { Unavailable::Streaming } else { Unavailable::SizeExceeded };
-            (held.slice(..most), Length::First, LayerBody::rest(held, rest).watched(watch), Some(why))
+            let why = Some(Unavailable::SizeExceeded);
+            (held.slice(..most), Length::First, LayerBody::rest(held, rest).watched(watch), why)
         }
         reading::Request::Broken => return Err(Refusal::RequestUnreadable),
     };

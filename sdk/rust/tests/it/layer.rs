@@ -167,7 +167,10 @@ fn answer(status: u16, headers: &[(&str, &str)], body: Body) -> Response<Body> {
 }
 
 /// An application that counts how often it runs and answers with a status and that count.
-fn counting(ran: &Arc<AtomicUsize>, status: u16) -> impl Fn(Asked) -> std::future::Ready<Response<Body>> + Clone + use<> {
+fn counting(
+    ran: &Arc<AtomicUsize>,
+    status: u16,
+) -> impl Fn(Asked) -> std::future::Ready<Response<Body>> + Clone + use<> {
     let ran = Arc::clone(ran);
     move |_| {
         let run = ran.fetch_add(1, Ordering::SeqCst) + 1;

@@ -33,18 +33,19 @@ macro_rules! always {
 #[tokio::test]
 async fn what_is_replayed_is_what_was_sent() -> anyhow::Result<()> {
     let gzip = Bytes::from_static(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xff, 0xfe, 0]);
-    let json = [("content-type", "application/json"), ("set-cookie", "a=1"), ("date", "today"), ("server", "s")];
-    let links = [("link", "</a>; rel=next"), ("link", "</b>; rel=last"), ("x-other", "1")];
-    let coded = [("content-encoding", "gzip"), ("etag", "\"7\""), ("traceparent", "00-1-2-01")];
-    let moved = [("location", "/v1/charges/7"), ("cache-control", "no-store")];
+    const JSON: &[(&str, &str)] =
+        &[("content-type", "application/json"), ("set-cookie", "a=1"), ("date", "today"), ("server", "s")];
+    const LINKS: &[(&str, &str)] = &[("link", "</a>; rel=next"), ("link", "</b>; rel=last"), ("x-other", "1")];
+    const CODED: &[(&str, &str)] = &[("content-encoding", "gzip"), ("etag", "\"7\""), ("traceparent", "00-1-2-01")];
+    const MOVED: &[(&str, &str)] = &[("location", "/v1/charges/7"), ("cache-control", "no-store")];
     for (status, headers, body) in [
-        (200, &json[..], Bytes::from_static(b"{ \"a\" : 1 }\n")),
-        (200, &links, Bytes::from_static(b"\0\xff\r\n")),
-        (200, &coded, gzip),
-        (201, &moved, Bytes::new()),
+        (200, JSON, Bytes::from_static(b"{ \"a\" : 1 }\n")),
+        (200, LINKS, Bytes::from_static(b"\0\xff\r\n")),
+        (200, CODED, gzip),
+        (201, MOVED, Bytes::new()),
         (204, &[], Bytes::new()),
-        (304, &coded[1..2], Bytes::new()),
-        (400, &json, Bytes::from(vec![b'x'; 1_000])),
+        (304, &CODED[1..2], Bytes::new()),
+        (400, JSON, Bytes::from(vec![b'x'; 1_000])),
     ] {
         let bench = Bench::new(rules()).await?;
         let runs = count();
