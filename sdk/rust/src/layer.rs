@@ -63,13 +63,15 @@ pub use self::heard::{Heard, Verdict};
 
 /// What tells something of a request.
 type Of<T> = Arc<dyn Fn(&Parts) -> T + Send + Sync>;
+/// What has the rules of an endpoint.
+type RulesOf = Arc<dyn Fn(&str) -> Arc<Rules> + Send + Sync>;
 
 /// What a layer was built with, and the tasks that it runs.
 struct Shared {
     client: Client,
     tenant: Of<Option<String>>,
     endpoint: Of<String>,
-    rules: Arc<dyn Fn(&str) -> Arc<Rules> + Send + Sync>,
+    rules: RulesOf,
     methods: Vec<Method>,
     pages: String,
     hear: Option<Hear>,

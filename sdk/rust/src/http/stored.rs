@@ -37,7 +37,7 @@ pub enum Unavailable {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// The response.
-    Whole(Response),
+    Whole(Box<Response>),
     /// That it was executed, and how it ended.
     Outcome {
         /// The status of the response.
@@ -128,7 +128,7 @@ pub fn open(envelope: Envelope) -> Option<Stored> {
         into.append(HeaderName::try_from(name).ok()?, HeaderValue::from_maybe_shared(value).ok()?);
     }
     let trailers = (!trailers.is_empty()).then_some(trailers);
-    Some(Stored::Whole(Response { status, headers: fields, body, trailers }))
+    Some(Stored::Whole(Box::new(Response { status, headers: fields, body, trailers })))
 }
 
 #[cfg(test)]
@@ -145,7 +145,7 @@ mod tests {
 
     fn back(response: &Response, rules: &Rules) -> Response {
         match open(store(response, rules)) {
-            Some(Stored::Whole(response)) => response,
+            Some(Stored::Whole(response)) => *response,
             other => panic!("a response was expected: {other:?}"),
         }
     }

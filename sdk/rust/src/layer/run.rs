@@ -171,7 +171,7 @@ pub(super) fn replayed<R: Body>(
     epoch: Option<&str>,
 ) -> Result<Response<LayerBody<R>>, Refusal> {
     let stored = match open(replay.envelope) {
-        Some(Stored::Whole(stored)) => stored,
+        Some(Stored::Whole(stored)) => *stored,
         Some(Stored::Outcome { status, why, sha256 }) => {
             return Err(Refusal::ReplayUnavailable { why, status, sha256 });
         }

@@ -127,12 +127,11 @@ fn every_problem_says_the_same_as_its_headers_and_what_to_do() {
             "retryable": facts.retryable,
         });
         assert_eq!(problem, expected);
-        match refusal {
-            Refusal::ReplayUnavailable { why, status, sha256 } => {
-                assert_eq!(reason, Some(why.as_str().into()));
-                assert_eq!(response, Some(serde_json::json!({ "status": status.as_u16(), "sha256": sha256 })));
-            }
-            _ => assert_eq!((reason, response), (None, None)),
+        if let Refusal::ReplayUnavailable { why, status, sha256 } = refusal {
+            assert_eq!(reason, Some(why.as_str().into()));
+            assert_eq!(response, Some(serde_json::json!({ "status": status.as_u16(), "sha256": sha256 })));
+        } else {
+            assert_eq!((reason, response), (None, None));
         }
         assert!(facts.should_retry.is_none_or(|should_retry| should_retry == facts.retryable));
     }

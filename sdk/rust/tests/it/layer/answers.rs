@@ -242,7 +242,7 @@ async fn oasis_clients_are_answered_in_their_words() -> anyhow::Result<()> {
         let request = if sent.is_empty() { request } else { request.header("repeatability-first-sent", sent) };
         request.body(full(body))
     };
-    // The year 2026 is today's; a date that long ago is out of every window.
+    // Out of every window.
     let long_ago = "Sun, 06 Nov 1994 08:49:37 GMT";
     for (method, sent, code, status) in [
         ("POST", "", "key-invalid", 400),
@@ -267,25 +267,23 @@ async fn oasis_clients_are_answered_in_their_words() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An IMF-fixdate of today, whatever day that is: the layer's own spelling of the weekday has to agree with it.
+/// Midnight of today as an IMF-fixdate, counted the slow way.
 fn recently() -> String {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     let days = now.tv_sec / 86_400;
-    let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][usize::try_from(days % 7).unwrap_or_default()];
-    // Days since 1970 to a date, the slow way.
-    let (mut year, mut left) = (1970, days);
+    let weekdays = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"].into_iter().cycle();
+    let weekday = weekdays.zip(0..=days).map(|(weekday, _)| weekday).last().unwrap_or_default();
     let is_leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    while left >= if is_leap(year) { 366 } else { 365 } {
-        left -= if is_leap(year) { 366 } else { 365 };
+    let (mut year, mut left) = (1970, days);
+    loop {
+        let february = if is_leap(year) { 29 } else { 28 };
+        let names = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+        for (name, length) in names.into_iter().zip([31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]) {
+            if left < length {
+                return format!("{weekday}, {:02} {name} {year:04} 00:00:00 GMT", left + 1);
+            }
+            left -= length;
+        }
         year += 1;
     }
-    let february = if is_leap(year) { 29 } else { 28 };
-    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let names = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let mut month = 0;
-    while left >= months[month] {
-        left -= months[month];
-        month += 1;
-    }
-    format!("{weekday}, {:02} {} {year:04} 00:00:00 GMT", left + 1, names[month])
 }
