@@ -141,10 +141,11 @@ const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 impl Refusal {
-    /// The answer to a new key that a limit refuses.
+    /// The answer to a new key that a limit refuses, by the name that the store gives it: of a quota, which only time or an
+    /// operator frees, or of a rate.
     #[must_use]
     pub fn limited(name: String, retry_after_ms: u64) -> Self {
-        let is_quota = name.starts_with("max_");
+        let is_quota = name.ends_with("-keys") || name.ends_with("-bytes") || name == "endpoints";
         let limit = Limit { name, quota: None, retry_after_ms };
         if is_quota { Self::QuotaExceeded(limit) } else { Self::RateLimited(limit) }
     }

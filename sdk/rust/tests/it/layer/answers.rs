@@ -113,14 +113,14 @@ async fn every_other_outcome_of_the_store() -> anyhow::Result<()> {
         (Outcome::Superseded(v1::Superseded { epoch: 3 }), "superseded", format!("503 | {epoch} | retry-after: 0")),
         (Outcome::Expired(v1::Expired {}), "key-expired", format!("400 | {epoch}")),
         (
-            limited("keys_per_second"),
+            limited("endpoint-rate"),
             "rate-limited",
-            format!("429 | {epoch} | ratelimit: \"keys_per_second\";r=0;t=2 | retry-after: 2"),
+            format!("429 | {epoch} | ratelimit: \"endpoint-rate\";r=0;t=2 | retry-after: 2"),
         ),
         (
-            limited("max_keys"),
+            limited("tenant-keys"),
             "quota-exceeded",
-            format!("429 | {epoch} | ratelimit: \"max_keys\";r=0;t=2 | retry-after: 2"),
+            format!("429 | {epoch} | ratelimit: \"tenant-keys\";r=0;t=2 | retry-after: 2"),
         ),
     ] {
         bench.region.say("k", outcome);
