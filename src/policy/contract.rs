@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use holdfast_client::fingerprint::{FingerprintError, Members, Pointer, Selection};
+use holdfast_client::http::is_never_stored;
 
 use crate::limits;
 use crate::policy::document::{Document, FingerprintFields, Limits, ResponseFields};
@@ -52,25 +53,6 @@ pub struct Contract {
     /// What the endpoint may take up.
     pub limits: Limits,
 }
-
-/// Headers of a response that are never replayed: they are of one connection, one moment or one caller.
-const NEVER_STORED: [&str; 15] = [
-    "connection",
-    "date",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "server",
-    "set-cookie",
-    "te",
-    "traceparent",
-    "tracestate",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "www-authenticate",
-];
 
 impl Contract {
     /// Checks a complete document: one with every field that has a default.
@@ -223,8 +205,11 @@ impl Check {
         let mut headers = BTreeSet::new();
         for text in written {
             match http::HeaderName::try_from(text.as_str()) {
-                Ok(name) if NEVER_STORED.contains(&name.as_str()) => {
-                    self.wrong(FIELD, format!("{name} is never replayed: it is of one connection, moment or caller"));
+                Ok(name) if is_never_stored(name.as_str()) => {
+                    self.wrong(
+                        FIELD,
+                        format!("{name} is never replayed: it is of one connection, moment, caller or trace"),
+                    );
                 }
                 Ok(name) if name.as_str().len() <= limits::MAX_HEADER_NAME_BYTES => {
                     headers.insert(name.as_str().to_owned());

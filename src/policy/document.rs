@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use holdfast_client::http::{DEFAULT_HEADERS, DEFAULT_SKIPPED};
 use serde_json::Value;
 
 use crate::limits;
@@ -204,19 +205,8 @@ impl Document {
             fingerprint: FingerprintFields { headers: texts(&["content-type"]), keep: None, leave_out: None },
             response: ResponseFields {
                 statuses: texts(&["2xx", "3xx", "4xx"]),
-                // They say that nothing was done, or that the same request may be sent again.
-                skip_statuses: texts(&["401", "403", "408", "409", "425", "429"]),
-                headers: texts(&[
-                    "cache-control",
-                    "content-disposition",
-                    "content-encoding",
-                    "content-language",
-                    "content-type",
-                    "etag",
-                    "last-modified",
-                    "link",
-                    "location",
-                ]),
+                skip_statuses: Some(DEFAULT_SKIPPED.iter().map(u16::to_string).collect()),
+                headers: texts(&DEFAULT_HEADERS),
                 max_body_bytes: u64::try_from(limits::DEFAULT_ENVELOPE_BODY_BYTES).ok(),
             },
             limits: Limits::default(),
@@ -313,6 +303,33 @@ mod tests {
             let shown = ["severity", "consistency", "fail", "on_lapse", "lease", "retention"]
                 .map(|field| values.iter().find(|(name, _)| *name == field).and_then(|(_, value)| value.as_str()));
             assert_eq!(shown.map(Option::unwrap_or_default).join(" "), expected);
+        }
+    }
+
+    /// A service that no policy was given behaves as the store's defaults would have it.
+    #[test]
+    fn the_layer_s_rules_have_the_same_defaults() {
+        use holdfast_client::http::{self, Rules};
+        let severities = [http::Severity::Critical, http::Severity::High, http::Severity::Medium, http::Severity::Low];
+        for (severity, of_rules) in Severity::ALL.into_iter().zip(severities) {
+            let (contract, rules) = (Document::defaults(severity).promise().contract, Rules::of(of_rules));
+            let fail = match rules.fail() {
+                http::FailMode::Open => FailMode::Open,
+                http::FailMode::Closed => FailMode::Closed,
+            };
+            let on_lapse = match rules.on_lapse() {
+                http::OnLapse::Regrant => OnLapse::Regrant,
+                http::OnLapse::Hold => OnLapse::Hold,
+            };
+            assert_eq!((fail, on_lapse), (contract.fail, contract.on_lapse), "{severity}");
+            assert_eq!(rules.stage() == http::Stage::Optional, contract.stage == Stage::Optional);
+            assert_eq!(rules.window().as_millis(), u128::from(contract.retention_ms));
+            assert_eq!(rules.most_response_bytes() as u64, contract.max_body_bytes);
+            let statuses = (100..=599).filter_map(|status| ::http::StatusCode::from_u16(status).ok());
+            let stored = statuses.filter(|status| rules.stores_status(*status)).map(|status| status.as_u16());
+            assert!(stored.eq(contract.statuses.iter().copied()), "{severity}");
+            assert!(contract.headers.iter().all(|name| DEFAULT_HEADERS.contains(&name.as_str())));
+            assert_eq!(contract.headers.len(), DEFAULT_HEADERS.len());
         }
     }
 

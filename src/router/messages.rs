@@ -188,3 +188,30 @@ pub(super) fn found_from(record: v1::Record) -> Option<Found> {
         history_dropped: record.history_dropped,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_client::http::Refusal;
+
+    use super::*;
+
+    /// The layer tells rates and quotas apart by their names alone.
+    #[test]
+    fn clients_of_a_layer_are_told_whether_a_limit_is_a_rate_or_a_quota() {
+        for limit in Limit::ALL {
+            let expected = match limit {
+                Limit::TenantKeys
+                | Limit::TenantBytes
+                | Limit::EndpointKeys
+                | Limit::EndpointBytes
+                | Limit::Endpoints => "quota-exceeded",
+                Limit::Attempts
+                | Limit::TenantRate
+                | Limit::ClientRate
+                | Limit::EndpointRate
+                | Limit::EndpointClientRate => "rate-limited",
+            };
+            assert_eq!(Refusal::limited(limit_name(limit).to_owned(), 0).code(), expected);
+        }
+    }
+}

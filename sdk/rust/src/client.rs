@@ -33,7 +33,7 @@
 
 mod builder;
 mod call;
-mod clock;
+pub(crate) mod clock;
 mod error;
 mod grant;
 mod known;
@@ -66,8 +66,8 @@ pub use self::builder::Builder;
 pub use self::error::{Certainty, Error, codes};
 pub use self::grant::{Grant, TooLate};
 pub use self::types::{
-    Checkpoint, Claim, ClaimOutcome, Claimed, Completed, Envelope, FencingToken, Held, KeyState, Outcome, Recorded,
-    Replay, Reserve,
+    Asked, Checkpoint, Claim, ClaimOutcome, Claimed, Completed, Envelope, FencingToken, Held, HomeEpoch, KeyState,
+    Outcome, Recorded, Replay, Reserve,
 };
 
 /// Calls that go on without their caller, at a time. Beyond it grants are left to lapse.
@@ -160,6 +160,14 @@ impl Client {
     /// # Errors
     /// When there is no outcome. Keep the key unless the failure is definite; asking again with it is always right.
     pub async fn reserve(&self, reserve: Reserve) -> Result<Outcome, Error> {
+        Ok(self.ask(reserve).await?.outcome)
+    }
+
+    /// As [`Client::reserve`], and says in which epoch the answer was given.
+    ///
+    /// # Errors
+    /// As [`Client::reserve`].
+    pub async fn ask(&self, reserve: Reserve) -> Result<Asked, Error> {
         match self.0.settings.on_drop {
             OnDrop::Lapse => self.reserve_now(reserve).await,
             OnDrop::ReleaseUnstarted => {
@@ -169,7 +177,7 @@ impl Client {
         }
     }
 
-    async fn reserve_now(&self, reserve: Reserve) -> Result<Outcome, Error> {
+    async fn reserve_now(&self, reserve: Reserve) -> Result<Asked, Error> {
         let Reserve { mut request, wait } = reserve;
         request.nonce = self.nonce().to_vec().into();
         request.client_version.clone_from(&self.0.settings.client_version);
@@ -178,10 +186,11 @@ impl Client {
         let Answered { answer, sent } = self.call(Call::Reserve(request), Sending { partition, wait }).await?;
         use v1::reserve_response::Outcome as Said;
         let unknown = || Failed::unknown_answer().end(Certainty::Definite);
-        let Answer::Reserve(v1::ReserveResponse { outcome: Some(outcome), .. }) = answer else {
+        let Answer::Reserve(v1::ReserveResponse { outcome: Some(outcome), epoch }) = answer else {
             return Err(unknown());
         };
-        Ok(match outcome {
+        let epoch = epoch.map(HomeEpoch::from_message);
+        let outcome = match outcome {
             Said::Granted(granted) => {
                 let token = granted.token.clone();
                 Outcome::Granted(self.grant(Names { tenant, key, token, partition }, granted, sent)?)
@@ -204,7 +213,8 @@ impl Client {
             Said::Limited(limited) => {
                 Outcome::Limited { limit: limited.limit, retry_after: from_millis(limited.retry_after_ms) }
             }
-        })
+        };
+        Ok(Asked { outcome, epoch })
     }
 
     /// Takes over a key whose outcome is unknown.

@@ -164,8 +164,9 @@ fn the_index_and_the_directory_have_every_page_and_no_other() {
         .expect("the directory")
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
-    let pages = Code::ALL.iter().map(|code| format!("{}.md", code.facts().code));
-    assert_eq!(found, pages.chain(["README.md".to_owned()]).collect());
+    // The layer's answers are no failures of a node, and have their pages beside them.
+    let codes = Code::ALL.iter().map(|code| code.facts().code).chain(holdfast_client::http::Refusal::CODES);
+    assert_eq!(found, codes.map(|code| format!("{code}.md")).chain(["README.md".to_owned()]).collect());
 }
 
 #[test]

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 /// A reading of this machine's CLOCK_BOOTTIME: comparable within one process only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(Duration);
+pub(crate) struct Moment(Duration);
 
 impl Moment {
     /// Now.
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
         let nanos = u32::try_from(now.tv_nsec).unwrap_or_default();
@@ -19,23 +19,23 @@ impl Moment {
 
     /// A reading at a given distance from the clock's start, for tests of pure code.
     #[cfg(test)]
-    pub(super) const fn at(since_start: Duration) -> Self {
+    pub(crate) const fn at(since_start: Duration) -> Self {
         Self(since_start)
     }
 
     /// This moment plus a duration.
-    pub(super) fn plus(self, duration: Duration) -> Self {
+    pub(crate) fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration))
     }
 
     /// How long after `earlier` this is; zero if it is before.
-    pub(super) fn since(self, earlier: Self) -> Duration {
+    pub(crate) fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 }
 
 /// The wall clock in milliseconds since the Unix epoch, for the time in a key that is minted; 0 for a clock before it.
-pub(super) fn wall_unix_ms() -> u64 {
+pub(crate) fn wall_unix_ms() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     let nanos = u64::try_from(now.tv_nsec).unwrap_or_default();

@@ -30,6 +30,7 @@ pub struct Grant {
     checkpoint: Option<Checkpoint>,
     possible_duplicate: bool,
     repeated: bool,
+    lease: Duration,
     start_by: Moment,
     finish_by: Mutex<Moment>,
     stage: AtomicU8,
@@ -86,6 +87,7 @@ impl Grant {
             checkpoint: granted.checkpoint.map(Checkpoint::from_message),
             possible_duplicate: granted.possible_duplicate,
             repeated: granted.repeated,
+            lease: from_millis(granted.lease_ms),
             start_by: until.start_by.min(until.finish_by),
             finish_by: Mutex::new(until.finish_by),
             stage: AtomicU8::new(FRESH),
@@ -138,6 +140,13 @@ impl Grant {
     #[must_use]
     pub fn repeated(&self) -> bool {
         self.repeated
+    }
+
+    /// The lease that it was granted under: how long the effect may take from the request on, and a good one to ask
+    /// [`Grant::extend`] for.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.lease
     }
 
     /// How long the grant may still be used: before its start until it has to be started, then until it has to be finished

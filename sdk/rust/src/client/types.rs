@@ -1,5 +1,6 @@
 //! What goes into calls and comes out of them.
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -143,6 +144,39 @@ pub enum Outcome {
         /// When to ask again.
         retry_after: Duration,
     },
+}
+
+/// What comes of asking, and where it was answered.
+#[derive(Debug)]
+pub struct Asked {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// The epoch in which it was answered, if the node said so.
+    pub epoch: Option<HomeEpoch>,
+}
+
+/// The epoch of a key's home in its partition. Its text is what the header `Holdfast-Epoch` says:
+/// `<home>/<partition>=<epoch>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HomeEpoch {
+    /// The home.
+    pub home: String,
+    /// The partition.
+    pub partition: u32,
+    /// The epoch.
+    pub epoch: u64,
+}
+
+impl HomeEpoch {
+    pub(super) fn from_message(message: v1::Epoch) -> Self {
+        Self { home: message.home, partition: message.partition, epoch: message.epoch }
+    }
+}
+
+impl fmt::Display for HomeEpoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}={}", self.home, self.partition, self.epoch)
+    }
 }
 
 /// A stored answer.

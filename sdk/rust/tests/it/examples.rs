@@ -2,14 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::ensure;
-use holdfast_client::client::{Client, Envelope, KeyState};
+use std::sync::Arc;
+
+use anyhow::{Context as _, ensure};
+use holdfast_client::client::{Client, Envelope, KeyState, OnDrop};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Request, Status};
 
 use crate::fake::{Node, Region};
 
 #[allow(dead_code, reason = "its `main` is for people")]
 #[path = "../../examples/charge.rs"]
 mod charge;
+#[allow(dead_code, reason = "its `main` is for people")]
+#[path = "../../examples/charge_axum.rs"]
+mod charge_axum;
+#[allow(dead_code, reason = "its `main` is for people")]
+#[path = "../../examples/charge_tonic.rs"]
+mod charge_tonic;
 #[allow(dead_code, reason = "its `main` is for people")]
 #[path = "../../examples/recover.rs"]
 mod recover;
@@ -32,7 +45,8 @@ impl recover::Records for Provider {
 }
 
 async fn client(nodes: &[Node]) -> anyhow::Result<Client> {
-    Ok(Client::builder().nodes(nodes.iter().map(|node| node.address.to_string())).connect().await?)
+    let nodes = nodes.iter().map(|node| node.address.to_string());
+    Ok(Client::builder().nodes(nodes).on_drop(OnDrop::ReleaseUnstarted).connect().await?)
 }
 
 #[tokio::test]
@@ -63,5 +77,95 @@ async fn unknown_outcomes_are_found_out() -> anyhow::Result<()> {
     ensure!(recover::recover(&client, &records, "lost").await? == recover::Recovered::Released);
     let nothing = recover::Recovered::Nothing(KeyState::Completed);
     ensure!(recover::recover(&client, &records, "charged").await? == nothing);
+    Ok(())
+}
+
+/// A request over a connection of its own: the head's lines, sorted and without its date, and the body.
+async fn curl(to: std::net::SocketAddr, key: &str, body: &str) -> anyhow::Result<(String, String)> {
+    let mut stream = TcpStream::connect(to).await?;
+    let length = body.len();
+    let request = format!(
+        "POST /v1/accounts/acme/charges HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n{key}content-type: \
+         application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await?;
+    let (head, body) = response.split_once("\r\n\r\n").context("no head")?;
+    let mut lines: Vec<&str> = head.split("\r\n").filter(|line| !line.starts_with("date:")).collect();
+    lines.sort_unstable();
+    Ok((lines.join(" | "), body.to_owned()))
+}
+
+#[tokio::test]
+async fn an_axum_service_charges_once() -> anyhow::Result<()> {
+    let (_region, nodes) = Region::start(1)?;
+    let layer = charge_axum::layer(client(&nodes).await?);
+    let provider = Arc::new(charge_axum::Provider::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let mut serving = JoinSet::new();
+    let router = charge_axum::router(layer.clone(), Arc::clone(&provider));
+    serving.spawn(async move { axum::serve(listener, router).await });
+
+    let key = "idempotency-key: invoice-7\r\n";
+    let (head, body) = curl(address, key, r#"{"cents":1999}"#).await?;
+    let marks = "HTTP/1.1 201 Created | connection: close | content-length: 21 | content-type: application/json | \
+                 holdfast-epoch: eu/0=3 | idempotency-expires: 1994-11-06T08:49:37Z | idempotency-key: invoice-7 | \
+                 idempotency-status: ";
+    ensure!(head == format!("{marks}executed") && body == r#"{"charge":"charge-1"}"#, "{head} {body}");
+    let (head, again) = curl(address, key, r#"{ "cents": 1999 }"#).await?;
+    ensure!(head == format!("{marks}replayed | idempotent-replayed: true") && again == body, "{head}");
+    let (head, _) = curl(address, key, r#"{"cents":2000}"#).await?;
+    ensure!(head.starts_with("HTTP/1.1 409 Conflict") && head.contains("stripe-should-retry: false"), "{head}");
+    let (head, problem) = curl(address, "", r#"{"cents":1}"#).await?;
+    ensure!(head.starts_with("HTTP/1.1 400") && problem.contains(r#""code":"key-missing""#), "{head} {problem}");
+    for _ in 0..2 {
+        let (head, _) = curl(address, "idempotency-key: invoice-8\r\n", r#"{"cents":20000}"#).await?;
+        ensure!(head.starts_with("HTTP/1.1 402"), "a refusal is an outcome too: {head}");
+    }
+    let charges = provider.0.lock().map(|charges| charges.clone()).unwrap_or_default();
+    ensure!(charges == [("acme".to_owned(), 1_999)], "{charges:?}");
+    layer.settle().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tonic_service_charges_once() -> anyhow::Result<()> {
+    let (_region, nodes) = Region::start(1)?;
+    let layer = charge_tonic::layer(client(&nodes).await?);
+    let charges = charge_tonic::Charges::default();
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?;
+    let address = incoming.local_addr()?;
+    let mut serving = JoinSet::new();
+    serving.spawn(charge_tonic::serve(layer, charges.clone(), incoming));
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
+    let call = async |key: Option<&'static str>, cents| -> Result<(String, String), Status> {
+        let mut grpc = tonic::client::Grpc::new(channel.clone());
+        grpc.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        let mut request = Request::new(charge_tonic::ChargeRequest { account: "acme".to_owned(), cents });
+        if let Some(key) = key {
+            request.metadata_mut().insert("idempotency-key", tonic::metadata::MetadataValue::from_static(key));
+        }
+        let codec = tonic_prost::ProstCodec::<charge_tonic::ChargeRequest, charge_tonic::ChargeReply>::default();
+        let path = http::uri::PathAndQuery::from_static("/shop.v1.Charges/Charge");
+        let reply = grpc.unary(request, path, codec).await?;
+        let status = reply.metadata().get("idempotency-status").and_then(|status| status.to_str().ok());
+        Ok((reply.get_ref().charge.clone(), status.unwrap_or_default().to_owned()))
+    };
+    for said in ["executed", "replayed"] {
+        ensure!(call(Some("invoice-7"), 1_999).await? == ("charge-1".to_owned(), said.to_owned()));
+    }
+    for (key, cents, code) in [
+        (Some("invoice-7"), 2_000, Code::InvalidArgument),
+        (None, 1, Code::InvalidArgument),
+        (Some("invoice-8"), 20_000, Code::FailedPrecondition),
+        (Some("invoice-8"), 20_000, Code::FailedPrecondition),
+    ] {
+        let refused = call(key, cents).await.err().context("it was to be refused")?;
+        ensure!(refused.code() == code, "{key:?} {cents}: {refused:?}");
+    }
+    let charged = charges.0.lock().map(|charges| charges.clone()).unwrap_or_default();
+    ensure!(charged == [("acme".to_owned(), 1_999)], "{charged:?}");
     Ok(())
 }

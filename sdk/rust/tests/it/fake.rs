@@ -16,6 +16,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+/// When records go: Sun, 06 Nov 1994 08:49:37 GMT.
+const EXPIRES_UNIX_MS: u64 = 784_111_777_000;
 /// Calls in flight that a node takes on one session.
 pub(crate) const MOST_IN_FLIGHT: u32 = 8;
 
@@ -38,6 +40,12 @@ pub(crate) enum Fault {
     Overloaded,
     /// It takes no sessions, since it shuts down.
     Closes,
+    /// It does nothing: no partition serves.
+    Unavailable,
+    /// It does nothing when it is told an outcome.
+    HearsNoOutcome,
+    /// It takes no envelope with a body.
+    TakesNoBodies,
 }
 
 /// Something that reached a node.
@@ -59,14 +67,19 @@ struct World {
     topology: v1::TopologyResponse,
     position: u64,
     start_within_ms: u32,
+    lease_ms: u32,
+    /// What is answered to whoever asks for a key, whatever is known of it.
+    said: BTreeMap<String, v1::reserve_response::Outcome>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Key {
     nonce: Vec<u8>,
     sequence: u64,
     held: bool,
     envelope: Option<v1::Envelope>,
+    /// What the request is compared by; nothing: every request is the same.
+    fingerprint: Option<v1::Fingerprint>,
 }
 
 /// A region.
@@ -112,7 +125,7 @@ impl Region {
             nodes.push(Node { address, runtime: Some(runtime) });
         }
         let mut world = region.world();
-        world.start_within_ms = 10_000;
+        (world.start_within_ms, world.lease_ms) = (10_000, 30_000);
         world.topology = v1::TopologyResponse {
             partitions: 1,
             nodes: (1..)
@@ -145,6 +158,32 @@ impl Region {
         self.world().start_within_ms = ms;
     }
 
+    pub(crate) fn lease(&self, ms: u32) {
+        self.world().lease_ms = ms;
+    }
+
+    /// Answers this to whoever asks for the key.
+    pub(crate) fn say(&self, key: &str, outcome: v1::reserve_response::Outcome) {
+        self.world().said.insert(key.to_owned(), outcome);
+    }
+
+    /// The first envelope that the key got, as a retry would have it.
+    pub(crate) fn stored(&self, key: &str) -> Option<v1::Envelope> {
+        self.world().keys.get(key)?.envelope.clone()
+    }
+
+    /// Completes a key as another attempt would.
+    pub(crate) fn complete(&self, key: &str, envelope: v1::Envelope) {
+        let mut world = self.world();
+        let key = world.keys.entry(key.to_owned()).or_default();
+        (key.held, key.envelope) = (false, Some(envelope));
+    }
+
+    /// Whether an attempt holds the key.
+    pub(crate) fn holds(&self, key: &str) -> bool {
+        self.world().keys.get(key).is_some_and(|key| key.held)
+    }
+
     pub(crate) fn arrived(&self) -> Vec<Arrived> {
         self.world().arrived.clone()
     }
@@ -169,7 +208,7 @@ impl Region {
 
     /// A key whose attempt ran out, and nobody knows what came of it.
     pub(crate) fn lapse(&self, key: &str) {
-        let lapsed = Key { nonce: b"another".to_vec(), sequence: 1, held: false, envelope: None };
+        let lapsed = Key { nonce: b"another".to_vec(), sequence: 1, ..Key::default() };
         self.world().keys.insert(key.to_owned(), lapsed);
     }
 
@@ -180,7 +219,7 @@ impl Region {
 
     /// A key that an attempt before holds.
     pub(crate) fn hold(&self, key: &str) {
-        let held = Key { nonce: b"another".to_vec(), sequence: 1, held: true, envelope: None };
+        let held = Key { nonce: b"another".to_vec(), sequence: 1, held: true, ..Key::default() };
         self.world().keys.insert(key.to_owned(), held);
     }
 }
@@ -199,11 +238,16 @@ impl World {
                 Answer::Reserve(v1::ReserveResponse { outcome: Some(self.reserve(&request)), epoch })
             }
             Call::Complete(request) => {
+                let mut recorded = v1::Recorded::Answer;
                 if let Some(key) = self.keys.get_mut(&request.key) {
                     key.held = false;
-                    key.envelope = request.envelope;
+                    match &key.envelope {
+                        None => key.envelope = request.envelope,
+                        Some(first) if Some(first) == request.envelope.as_ref() => recorded = v1::Recorded::Repeated,
+                        Some(_) => recorded = v1::Recorded::Late,
+                    }
                 }
-                let completed = v1::Completed { recorded: v1::Recorded::Answer.into(), expires_at_unix_ms: 9 };
+                let completed = v1::Completed { recorded: recorded.into(), expires_at_unix_ms: EXPIRES_UNIX_MS };
                 let outcome = Some(v1::complete_response::Outcome::Completed(completed));
                 Answer::Complete(v1::CompleteResponse { outcome, epoch })
             }
@@ -246,7 +290,7 @@ impl World {
             token: format!("3.{sequence}.x"),
             fencing: Some(v1::FencingToken { epoch: 3, sequence }),
             start_within_ms: self.start_within_ms,
-            lease_ms: 30_000,
+            lease_ms: self.lease_ms,
             attempt,
             checkpoint: None,
             possible_duplicate: false,
@@ -256,9 +300,21 @@ impl World {
 
     fn reserve(&mut self, request: &v1::ReserveRequest) -> v1::reserve_response::Outcome {
         use v1::reserve_response::Outcome;
+        if let Some(said) = self.said.get(&request.key) {
+            return said.clone();
+        }
         let before = self.keys.get(&request.key);
+        let compared = before.and_then(|key| key.fingerprint.as_ref());
+        if compared.is_some_and(|compared| Some(compared) != request.fingerprint.as_ref()) {
+            return Outcome::Mismatch(v1::Mismatch {});
+        }
         if let Some(envelope) = before.and_then(|key| key.envelope.clone()) {
-            return Outcome::Replay(v1::Replay { envelope: Some(envelope), ..v1::Replay::default() });
+            let expires_at_unix_ms = EXPIRES_UNIX_MS;
+            return Outcome::Replay(v1::Replay {
+                envelope: Some(envelope),
+                expires_at_unix_ms,
+                ..v1::Replay::default()
+            });
         }
         if let Some(held) = before.filter(|key| key.held) {
             return match held.nonce == request.nonce {
@@ -267,7 +323,8 @@ impl World {
             };
         }
         let sequence = before.map_or(1, |key| key.sequence + 1);
-        let key = Key { nonce: request.nonce.to_vec(), sequence, held: true, envelope: None };
+        let fingerprint = request.fingerprint.clone();
+        let key = Key { nonce: request.nonce.to_vec(), sequence, held: true, envelope: None, fingerprint };
         self.keys.insert(request.key.clone(), key);
         Outcome::Granted(self.grant(sequence, 1, false))
     }
@@ -294,15 +351,40 @@ impl Server {
             Fault::NotLeader(leader) => return failure("store-unavailable", 100, leader),
             Fault::Refuses => return failure("key-invalid", 0, 0),
             Fault::Overloaded => return failure("overloaded", 10, 0),
+            Fault::Unavailable => return failure("store-unavailable", 100, 0),
+            Fault::HearsNoOutcome if matches!(call, Call::Complete(_)) => return failure("store-unavailable", 10, 0),
+            Fault::TakesNoBodies if has_body(&call) => return failure("envelope-too-large", 0, 0),
             Fault::Slow(time) => tokio::time::sleep(time).await,
-            Fault::None | Fault::LosesAnswers | Fault::BreaksOff | Fault::Closes => {}
+            Fault::None
+            | Fault::LosesAnswers
+            | Fault::BreaksOff
+            | Fault::Closes
+            | Fault::HearsNoOutcome
+            | Fault::TakesNoBodies => {}
         }
+        self.wait(&call).await;
         let answer = self.region.world().apply(call);
         match fault {
             Fault::LosesAnswers => Err(Silence::Lost),
             Fault::BreaksOff => Err(Silence::Broken),
             _ => Ok(answer),
         }
+    }
+
+    /// Waits while another attempt holds the key that is asked for, for as long as the caller would.
+    async fn wait(&self, call: &Call) {
+        let Call::Reserve(reserve) = call else { return };
+        let is_held = || {
+            let world = self.region.world();
+            world.keys.get(&reserve.key).is_some_and(|key| key.held && key.nonce != reserve.nonce)
+        };
+        let wait = Duration::from_millis(reserve.wait_ms.unwrap_or_default().into());
+        let until_it_changes = async {
+            while is_held() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _either = tokio::time::timeout(wait, until_it_changes).await;
     }
 
     async fn unary<T>(&self, call: Call, take: impl FnOnce(Answer) -> Option<T>) -> Result<Response<T>, Status> {
@@ -335,6 +417,10 @@ impl Server {
         let answer = v1::SessionAnswer { id: call.id, answer: Some(answer) };
         Ok(v1::SessionResponse { answers: vec![answer], max_in_flight: 0 })
     }
+}
+
+fn has_body(call: &Call) -> bool {
+    matches!(call, Call::Complete(complete) if complete.envelope.as_ref().is_some_and(|envelope| !envelope.body.is_empty()))
 }
 
 fn failure(code: &str, retry_after_ms: u32, leader: u64) -> v1::Failure {

@@ -11,6 +11,7 @@ mod examples;
 mod fake;
 mod fingerprint;
 mod keys;
+mod layer;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,0 +1,144 @@
+//! How far a rollout is, from a layer that does nothing to one that lets nothing through; and who names what.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::ensure;
+use holdfast_client::http::{Rules, Severity, Stage};
+use holdfast_client::proto::v1::session_call::Call;
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
+
+use super::{Asked, Bench, answer, count, counting, full, post, ran};
+use crate::fake::Fault;
+
+fn rules(stage: Stage) -> Rules {
+    Rules::of(Severity::High).with_stage(stage).with_wait(Duration::from_millis(20))
+}
+
+#[tokio::test]
+async fn off_does_nothing() -> anyhow::Result<()> {
+    let bench = Bench::new(rules(Stage::Off)).await?;
+    let runs = count();
+    for key in ["", "k", "k", "a b"] {
+        let seen = bench.send(counting(&runs, 201), post(key, "{}")).await?;
+        ensure!(seen.head() == "201 | x-run: 1", "{}", seen.head());
+    }
+    ensure!(ran(&runs) == 4 && bench.region.arrived().is_empty() && bench.heard().await.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
+async fn observing_changes_nothing_and_tells_what_would_be() -> anyhow::Result<()> {
+    let bench = Bench::new(rules(Stage::Observe)).await?;
+    let runs = count();
+    let app = {
+        let runs = Arc::clone(&runs);
+        move |request: Asked| {
+            let runs = Arc::clone(&runs);
+            async move {
+                let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                runs.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                answer(201, &[("x-run", "1")], full(body))
+            }
+        }
+    };
+    for (key, body, told) in [
+        ("k", r#"{"a":1}"#, "executed"),
+        ("k", r#"{"a":1.0}"#, "replayed"),
+        ("k", r#"{"a":2}"#, "key-reused"),
+        ("", "{}", "key-missing"),
+        ("a b", "{}", "key-invalid"),
+    ] {
+        let seen = bench.send(app.clone(), post(key, body)).await?;
+        ensure!(seen.head() == "201 | x-run: 1" && seen.body == body, "{}", seen.head());
+        let heard = bench.heard().await;
+        ensure!(heard == told, "{key} {body}: {heard}");
+    }
+    ensure!(ran(&runs) == 5, "every request runs");
+    bench.region.fault(1, Fault::Unavailable);
+    let seen = bench.send(app, post("k", "{}")).await?;
+    ensure!(seen.head() == "201 | x-run: 1" && bench.heard().await == "store-unavailable");
+    let keys = bench.region.arrived().into_iter().filter_map(|arrived| match arrived.call {
+        Call::Reserve(reserve) => Some(reserve.key),
+        Call::Complete(complete) => Some(complete.key),
+        _ => None,
+    });
+    ensure!(keys.into_iter().all(|key| key.starts_with("observed.")), "the real key is untouched");
+    Ok(())
+}
+
+/// The store is slow, the request is not.
+#[tokio::test]
+async fn observing_waits_for_nobody() -> anyhow::Result<()> {
+    let bench = Bench::new(rules(Stage::Observe)).await?;
+    bench.region.fault(1, Fault::LosesAnswers);
+    let runs = count();
+    let sending = bench.send(counting(&runs, 201), post("k", "{}"));
+    let seen = tokio::time::timeout(Duration::from_secs(4), sending).await??;
+    ensure!(seen.head() == "201 | x-run: 1" && ran(&runs) == 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn optional_lets_requests_without_a_key_pass_and_required_does_not() -> anyhow::Result<()> {
+    for (stage, status) in [(Stage::Optional, 201), (Stage::Required, 400), (Stage::Strict, 400)] {
+        let bench = Bench::new(rules(stage)).await?;
+        let runs = count();
+        let without = bench.send(counting(&runs, 201), post("", "{}")).await?;
+        ensure!(without.status == status && bench.region.arrived().is_empty(), "{stage:?}");
+        let told = bench.heard().await;
+        ensure!(told == if status == 201 { "no-key" } else { "key-missing" }, "{told}");
+        let with = bench.send(counting(&runs, 201), post("k", "{}")).await?;
+        ensure!(with.header("idempotency-status") == Some("executed"));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn other_methods_pass() -> anyhow::Result<()> {
+    let bench = Bench::with(rules(Stage::Strict), |builder| builder.methods([Method::PUT])).await?;
+    let runs = count();
+    for (method, protected) in [("GET", false), ("POST", false), ("DELETE", false), ("PUT", true)] {
+        let request = Request::builder().method(method).uri("/").header("idempotency-key", method).body(full(""))?;
+        let seen = bench.send(counting(&runs, 200), request).await?;
+        ensure!(seen.headers.contains_key("idempotency-status") == protected, "{method}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn tenant_endpoint_and_rules_are_told_from_the_request() -> anyhow::Result<()> {
+    let strict = Arc::new(rules(Stage::Strict));
+    let open = Arc::new(rules(Stage::Optional).with_lease(Duration::from_secs(7)));
+    let bench = Bench::with(rules(Stage::Off), |builder| {
+        builder
+            .tenant_of(|parts| parts.headers.get("x-account")?.to_str().ok().map(str::to_owned))
+            .endpoint_of(|parts| format!("{} {}", parts.method, parts.uri.path().trim_end_matches(char::is_numeric)))
+            .rules_of(move |endpoint| Arc::clone(if endpoint.ends_with("/charges/") { &strict } else { &open }))
+    })
+    .await?;
+    let runs = count();
+    let request = |path: &str, account: &str, key: &str| {
+        let mut request = Request::post(path);
+        for (name, value) in [("x-account", account), ("idempotency-key", key)] {
+            request = if value.is_empty() { request } else { request.header(name, value) };
+        }
+        request.body(full("{}"))
+    };
+    let nobody = bench.send(counting(&runs, 201), request("/charges/7", "", "k")?).await?;
+    ensure!((nobody.status, nobody.code()) == (401, "tenant-missing".to_owned()) && ran(&runs) == 0);
+    let keyless = bench.send(counting(&runs, 201), request("/charges/7", "a", "")?).await?;
+    ensure!(keyless.code() == "key-missing");
+    ensure!(bench.send(counting(&runs, 201), request("/notes/7", "a", "")?).await?.status == 201);
+    bench.send(counting(&runs, 201), request("/notes/7", "b", "k")?).await?;
+    let asked = bench.region.arrived().into_iter().find_map(|arrived| match arrived.call {
+        Call::Reserve(reserve) => Some((reserve.tenant, reserve.endpoint, reserve.lease_ms)),
+        _ => None,
+    });
+    ensure!(asked == Some(("b".to_owned(), "POST /notes/".to_owned(), Some(7_000))), "{asked:?}");
+    // The endpoint's name is one for both, the target is not.
+    let other = bench.send(counting(&runs, 201), request("/notes/8", "b", "k")?).await?;
+    ensure!(other.code() == "key-reused");
+    Ok(())
+}
