@@ -39,6 +39,7 @@ mod kept;
 mod keys;
 mod leases;
 mod life;
+mod limits_soak;
 mod metrics;
 mod nemesis;
 mod netns;

@@ -21,13 +21,13 @@ use crate::strace::{self, Need};
 use crate::talk::{self, Ask, TENANT};
 
 /// A page of metrics: each sample's name and labels, as they are written, and its value.
-struct Scraped {
+pub(crate) struct Scraped {
     text: String,
     samples: BTreeMap<String, f64>,
 }
 
 impl Scraped {
-    async fn of(address: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) async fn of(address: SocketAddr) -> anyhow::Result<Self> {
         let answer = http::get(address, "/metrics").await?;
         ensure!(answer.status == 200, "{}", answer.status);
         ensure!(answer.header("content-type") == Some("text/plain; version=0.0.4; charset=utf-8"));
@@ -42,7 +42,7 @@ impl Scraped {
     }
 
     /// A sample's value; 0 if it is not there.
-    fn value(&self, name: &str) -> f64 {
+    pub(crate) fn value(&self, name: &str) -> f64 {
         self.samples.get(name).copied().unwrap_or_default()
     }
 

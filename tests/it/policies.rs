@@ -13,6 +13,7 @@ use crate::client::{Client, admin};
 use crate::cluster::{self, Founding, SERVING_DEADLINE};
 use crate::failure::Failure;
 use crate::harness::{self, Place};
+use crate::metrics::Scraped;
 use crate::payload;
 use crate::talk::{self, Ask, TENANT, complete_at, fencing};
 
@@ -52,7 +53,7 @@ fn described(key: &str, nonce: u64, amount: u32, sent_at: u32) -> api::ReserveRe
     api::ReserveRequest { endpoint: String::new(), fingerprint, ..Ask::new(key, nonce).message() }
 }
 
-async fn outcome(client: &Client, request: api::ReserveRequest) -> anyhow::Result<Outcome> {
+pub(crate) async fn outcome(client: &Client, request: api::ReserveRequest) -> anyhow::Result<Outcome> {
     let answer = client.reserve(request).await.map_err(told)?;
     answer.outcome.context("no outcome")
 }
@@ -154,10 +155,20 @@ async fn a_restart_and_another_leader_know_the_policies_and_the_usage() -> anyho
 
 /// Asks for new keys from many tasks at once, and says how many were granted and how many a limit refused.
 async fn rush(address: SocketAddr, tenant: &'static str, count: u32) -> anyhow::Result<(u32, BTreeLimits)> {
+    rush_from(address, tenant, 0, count).await
+}
+
+/// The same, for keys that no other place asks for.
+async fn rush_from(
+    address: SocketAddr,
+    tenant: &'static str,
+    place: u64,
+    count: u32,
+) -> anyhow::Result<(u32, BTreeLimits)> {
     let client = Arc::new(Client::grpc(address)?);
     let next = Arc::new(AtomicU32::new(0));
     let mut tasks = JoinSet::new();
-    for _ in 0..16 {
+    for _ in 0..CALLERS {
         let (client, next) = (Arc::clone(&client), Arc::clone(&next));
         tasks.spawn(async move {
             let mut seen = (0, BTreeLimits::new());
@@ -166,7 +177,7 @@ async fn rush(address: SocketAddr, tenant: &'static str, count: u32) -> anyhow::
                 if number >= count {
                     return anyhow::Ok(seen);
                 }
-                let key = format!("rush-{number}");
+                let key = if place == 0 { format!("rush-{number}") } else { format!("rush-{place}-{number}") };
                 let request = api::ReserveRequest { tenant: tenant.to_owned(), ..Ask::new(&key, 1).message() };
                 match outcome(&client, request).await? {
                     Outcome::Granted(_) => seen.0 += 1,
@@ -189,14 +200,14 @@ async fn rush(address: SocketAddr, tenant: &'static str, count: u32) -> anyhow::
 
 type BTreeLimits = std::collections::BTreeMap<String, u32>;
 
-async fn create(address: SocketAddr, tenant: &str, limits: api::TenantLimits) -> anyhow::Result<()> {
+pub(crate) async fn create(address: SocketAddr, tenant: &str, limits: api::TenantLimits) -> anyhow::Result<()> {
     let (tenant, limits) = (tenant.to_owned(), Some(limits));
     let request = api::CreateTenantRequest { signature: signature(), tenant, home: String::new(), limits };
     admin(address)?.create_tenant(request).await?;
     Ok(())
 }
 
-async fn tenant(address: SocketAddr, tenant: &str) -> anyhow::Result<api::Tenant> {
+pub(crate) async fn tenant(address: SocketAddr, tenant: &str) -> anyhow::Result<api::Tenant> {
     let request = api::ListTenantsRequest { tenant: tenant.to_owned() };
     let tenants = admin(address)?.list_tenants(request).await?.into_inner().tenants;
     tenants.into_iter().next().context("no tenant")
@@ -214,6 +225,11 @@ async fn a_quota_is_exact_on_one_node_under_concurrent_load() -> anyhow::Result<
     ensure!(limited == BTreeLimits::from([("tenant-keys".to_owned(), 300)]), "{limited:?}");
     let usage = tenant(address, "small").await?;
     ensure!((usage.keys, usage.endpoints.len()) == (100, 1), "{usage:?}");
+    let page = Scraped::of(address).await?;
+    let shown = ["keys", "max_keys"].map(|name| page.value(&format!("holdfast_tenant_{name}{{tenant=\"small\"}}")));
+    ensure!(shown == [100.0, 100.0], "{shown:?}");
+    let refused = page.value("holdfast_limited_total{tenant=\"small\",limit=\"tenant_keys\"}");
+    ensure!(refused == 300.0, "{refused} refused calls are counted");
     // What is there is never refused: replays, completions, another attempt.
     let client = Client::grpc(address)?;
     let ask = |nonce| api::ReserveRequest { tenant: "small".to_owned(), ..Ask::new("rush-0", nonce).message() };
@@ -228,6 +244,55 @@ async fn a_quota_is_exact_on_one_node_under_concurrent_load() -> anyhow::Result<
     let usage = tenant(node.address(), "small").await?;
     ensure!((usage.keys, usage.bytes) == (100, before), "after a restart: {usage:?}, before {before} bytes");
     node.stop().await
+}
+
+/// Callers that [`rush`] asks with at once.
+const CALLERS: u32 = 16;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_pass_a_quota_by_no_more_than_what_is_on_the_way_and_agree_on_it() -> anyhow::Result<()> {
+    const MOST: u32 = 300;
+    cluster::with(Founding::default(), async |cluster| {
+        let nodes = cluster.nodes();
+        let address = |node, cluster: &cluster::Cluster| anyhow::Ok(cluster.spot(node)?.api);
+        let addresses = nodes.iter().map(|node| address(*node, cluster)).collect::<anyhow::Result<Vec<_>>>()?;
+        let first = *addresses.first().context("no node")?;
+        create(first, "shared", api::TenantLimits { max_keys: Some(u64::from(MOST)), ..Default::default() }).await?;
+        let rush = |(at, place): (&SocketAddr, u64)| tokio::spawn(rush_from(*at, "shared", place, 400));
+        let rushes: Vec<_> = addresses.iter().zip(1..).map(rush).collect();
+        let mut granted = 0;
+        for ended in rushes {
+            granted += ended.await??.0;
+        }
+        let callers = CALLERS * u32::try_from(nodes.len())?;
+        harness::report(&format!(
+            "{callers} callers at {} nodes were granted {granted} keys of a quota of {MOST}",
+            nodes.len()
+        ));
+        // Each leads some partitions, and hears of what the others granted with their next entry: about a round of all callers.
+        ensure!((MOST..=MOST + 3 * callers).contains(&granted), "{granted} of {MOST}");
+        cluster.until_caught_up().await?;
+        let mut usages = Vec::new();
+        for at in &addresses {
+            usages.push(tenant(*at, "shared").await?);
+        }
+        ensure!(usages.iter().all(|usage| usage.keys == u64::from(granted)), "{granted} were granted: {usages:?}");
+        let died = cluster.leader(0).await?;
+        cluster.kill(died)?;
+        let left = nodes.iter().find(|node| **node != died).context("no other node")?;
+        cluster.start(died)?;
+        cluster.until_serving(SERVING_DEADLINE).await?;
+        cluster.until_caught_up().await?;
+        let after = tenant(address(*left, cluster)?, "shared").await?;
+        ensure!(
+            usages.first().is_some_and(|usage| (usage.keys, usage.bytes) == (after.keys, after.bytes)),
+            "{after:?}"
+        );
+        let (more, refused) = rush_from(address(*left, cluster)?, "shared", 9, 50).await?;
+        ensure!(more == 0 && refused.keys().eq(["tenant-keys"]), "{more} more, {refused:?}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,7 +26,7 @@ pub(crate) fn memory_kib(node: &Node, field: &str) -> anyhow::Result<u64> {
     Ok(number.parse()?)
 }
 
-fn disk_bytes(place: &Place) -> anyhow::Result<u64> {
+pub(crate) fn disk_bytes(place: &Place) -> anyhow::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(place.data().join("db"))? {
         bytes += entry?.metadata()?.len();
