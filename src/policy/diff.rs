@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use crate::ids::{PolicyName, TenantId};
 use crate::policy::contract::Contract;
+use crate::policy::document::Promise;
 use crate::policy::matching::{Pattern, Target};
-use crate::policy::set::{Effective, PolicySet};
+use crate::policy::set::{Policy, PolicySet};
 
 /// What becomes of some endpoints, all of which go from one policy to another, or whose policy changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,11 +55,10 @@ pub fn diff(old: &PolicySet, new: &PolicySet) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
     for (pattern, tenant) in patterns.iter().flat_map(|pattern| tenants.iter().map(move |tenant| (pattern, *tenant))) {
         let endpoint = pattern.as_endpoint();
-        let before = old.effective(tenant, endpoint);
-        let now = new.effective(tenant, endpoint);
-        let name = |effective: &Effective<'_>| effective.policy.map(|rule| rule.name.clone());
-        let (from, to) = (name(&before), name(&now));
-        let as_for_all = || from == name(&old.effective(None, endpoint)) && to == name(&new.effective(None, endpoint));
+        let (before, now) = (old.named(tenant, endpoint), new.named(tenant, endpoint));
+        let name = |named: Option<(&PolicyName, &Policy)>| named.map(|(name, _)| name.clone());
+        let (from, to) = (name(before), name(now));
+        let as_for_all = || from == name(old.named(None, endpoint)) && to == name(new.named(None, endpoint));
         if tenant.is_some() && as_for_all() {
             continue;
         }
@@ -68,7 +68,7 @@ pub fn diff(old: &PolicySet, new: &PolicySet) -> Vec<Change> {
             change.targets.push(target);
             continue;
         }
-        let fields = fields(&before, &now);
+        let fields = fields(old.promise(before), new.promise(now));
         if !fields.is_empty() {
             changes.push(Change { from, to, targets: vec![target], fields });
         }
@@ -77,9 +77,9 @@ pub fn diff(old: &PolicySet, new: &PolicySet) -> Vec<Change> {
     changes
 }
 
-fn fields(before: &Effective<'_>, now: &Effective<'_>) -> Vec<FieldChange> {
-    let shortened = shortened(&before.promise.contract, &now.promise.contract);
-    let pairs = before.promise.document.values().into_iter().zip(now.promise.document.values());
+fn fields(before: &Promise, now: &Promise) -> Vec<FieldChange> {
+    let shortened = shortened(&before.contract, &now.contract);
+    let pairs = before.document.values().into_iter().zip(now.document.values());
     pairs
         .filter(|((_, before), (_, now))| before != now)
         .map(|((field, before), (_, now))| FieldChange { field, before, now, shortens: shortened.contains(&field) })

@@ -63,6 +63,12 @@ impl Pattern {
         &self.written
     }
 
+    /// What stands before the `*`; nothing for a name.
+    #[must_use]
+    pub fn before(&self) -> Option<&str> {
+        self.around().map(|(before, _)| before)
+    }
+
     /// What stands before and after the `*`; nothing for a name.
     fn around(&self) -> Option<(&str, &str)> {
         let (before, after) = self.written.as_str().split_at_checked(self.star?)?;

@@ -11,6 +11,7 @@ mod classes;
 pub mod contract;
 pub mod diff;
 pub mod document;
+mod index;
 pub mod lint;
 pub mod matching;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::ids::{EndpointName, PolicyName, TenantId, meant};
 use crate::limits;
 use crate::policy::Severity;
 use crate::policy::document::{Document, PolicyFile, Promise};
+use crate::policy::index::Index;
 use crate::policy::matching::{Pattern, Target};
 
 /// A file's text, and its name for messages.
@@ -97,6 +98,7 @@ pub struct PolicySet {
     policies: BTreeMap<PolicyName, Policy>,
     /// Every target, the most specific first.
     order: Vec<(Target, PolicyName)>,
+    index: Index,
     unnamed: Promise,
 }
 
@@ -104,7 +106,7 @@ impl Default for PolicySet {
     /// No policies: every endpoint has the defaults of `high`.
     fn default() -> Self {
         let unnamed = Document::defaults(Severity::High).promise();
-        Self { policies: BTreeMap::new(), order: Vec::new(), unnamed }
+        Self { policies: BTreeMap::new(), order: Vec::new(), index: Index::default(), unnamed }
     }
 }
 
@@ -132,6 +134,7 @@ impl PolicySet {
         let mut set = Self { policies, ..Self::default() };
         set.refuse_ambiguity(&mut refusals);
         set.order = set.rules().into_iter().map(|rule| (rule.target.clone(), rule.name.clone())).collect();
+        set.index = Index::of(set.order.iter().map(|(target, _)| target));
         if refusals.is_empty() { Ok(set) } else { Err(refusals) }
     }
 
@@ -153,14 +156,21 @@ impl PolicySet {
         self.rules_that(|_| true)
     }
 
-    /// The policy that an endpoint of a tenant gets, if one is for it.
+    /// The policy that an endpoint of a tenant gets, if one is for it. Without a tenant: of one that no policy names.
     #[must_use]
-    pub fn named(&self, tenant: &TenantId, endpoint: &EndpointName) -> Option<(&PolicyName, &Policy)> {
-        let fitting = self.order.iter().find(|(target, _)| target.fits(Some(tenant), endpoint));
-        fitting.and_then(|(_, name)| self.policies.get_key_value(name))
+    pub fn named(&self, tenant: Option<&TenantId>, endpoint: &EndpointName) -> Option<(&PolicyName, &Policy)> {
+        let target = |place: usize| self.order.get(place).map(|(target, _)| target);
+        let (_, name) = self.order.get(self.index.first(tenant, endpoint, target)?)?;
+        self.policies.get_key_value(name)
     }
 
-    /// What an endpoint of a tenant gets. Without a tenant: of one that no policy names.
+    /// What follows from that.
+    #[must_use]
+    pub fn promise<'a>(&'a self, policy: Option<(&PolicyName, &'a Policy)>) -> &'a Promise {
+        policy.map_or(&self.unnamed, |(_, policy)| &policy.promise)
+    }
+
+    /// The same, with everything that led to it. Without a tenant: of one that no policy names.
     #[must_use]
     pub fn effective(&self, tenant: Option<&TenantId>, endpoint: &EndpointName) -> Effective<'_> {
         let fitting = self.rules_that(|target| target.fits(tenant, endpoint));

@@ -112,7 +112,7 @@ impl Policies {
         tenant: &TenantId,
         endpoint: &EndpointName,
     ) -> Promised<'a> {
-        let (contract, selection) = match read.policies.named(tenant, endpoint) {
+        let (contract, selection) = match read.policies.named(Some(tenant), endpoint) {
             Some((name, policy)) => (&policy.promise.contract, read.selections.get(name).copied().unwrap_or(BUILT_IN)),
             None => (&self.unnamed.contract, BUILT_IN),
         };

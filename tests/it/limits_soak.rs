@@ -11,6 +11,7 @@ use holdfast_client::proto::v1 as api;
 use holdfast_client::proto::v1::reserve_response::Outcome;
 use serde_json::Value;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use crate::client::Client;
 use crate::clock;
@@ -28,8 +29,9 @@ const RETENTION_S: u32 = 420;
 const LIVE_RATE: u32 = 500;
 /// How long each look takes.
 const LOOK: Duration = Duration::from_secs(20);
-/// Clients of a storm, and how long it takes: a look, and a little before and after.
+/// Clients of a storm, how often each asks for a new key, and how long it takes: a look, and a little before and after.
 const STORMING: u32 = 64;
+const PACE: Duration = Duration::from_millis(16);
 const STORM: Duration = Duration::from_secs(28);
 
 /// A bench that runs beside the test.
@@ -84,6 +86,7 @@ async fn soak_millions_go_while_a_tenant_works_on() -> anyhow::Result<()> {
         retention.as_secs()
     );
     apply(node.address(), 0, &policy).await?;
+    create(node.address(), "old", api::TenantLimits::default()).await?;
     let began = clock::now();
     let count = records.to_string();
     let load = ["--tenant", "old", "--session", "--concurrency", "256", "--body-bytes", "256", "--replay-share", "0"];
@@ -141,7 +144,7 @@ async fn soak_millions_go_while_a_tenant_works_on() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks for new keys from many tasks at once, as fast as it is answered. Granted, and refused by a limit.
+/// Asks for 4,000 new keys a second, from many tasks. Granted, and refused by a limit.
 async fn storm(address: SocketAddr, tenant: &'static str) -> anyhow::Result<(u64, u64)> {
     let client = Arc::new(Client::grpc(address)?);
     let end = clock::now() + STORM;
@@ -150,7 +153,10 @@ async fn storm(address: SocketAddr, tenant: &'static str) -> anyhow::Result<(u64
         let client = Arc::clone(&client);
         tasks.spawn(async move {
             let mut seen = (0_u64, 0_u64);
+            let mut pace = tokio::time::interval(PACE);
+            pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
             for number in 0_u64.. {
+                pace.tick().await;
                 if clock::now() >= end {
                     break;
                 }
@@ -196,7 +202,7 @@ async fn soak_a_storm_of_one_tenant_beside_another() -> anyhow::Result<()> {
     node.stop().await?;
     let figures = [
         format!(
-            "{LIVE_RATE} cycles/s of one tenant, open loop, beside {STORMING} clients of another that ask for new keys"
+            "{LIVE_RATE} cycles/s of one tenant, open loop, beside {STORMING} clients of another that ask for 4,000 new keys/s"
         ),
         line("alone", &alone)?,
         line("beside a limited storm", &beside)?,

@@ -251,6 +251,8 @@ proptest! {
         let tenant = TenantId::parse(&tenant).expect("a tenant");
         let endpoint = endpoint(&name);
         let effective = set.effective(Some(&tenant), &endpoint);
+        let named = set.named(Some(&tenant), &endpoint).map(|(name, _)| name);
+        prop_assert_eq!(named, effective.policy.map(|rule| rule.name), "what is looked up is what is found by a look at each");
         let rules = set.rules();
         let fitting: Vec<_> = rules.iter().filter(|rule| rule.target.fits(Some(&tenant), &endpoint)).collect();
         let Some(chosen) = effective.policy else {
