@@ -258,11 +258,13 @@ async fn three_nodes_pass_a_quota_by_no_more_than_what_is_on_the_way_and_agree_o
         let addresses = nodes.iter().map(|node| address(*node, cluster)).collect::<anyhow::Result<Vec<_>>>()?;
         let first = *addresses.first().context("no node")?;
         create(first, "shared", api::TenantLimits { max_keys: Some(u64::from(MOST)), ..Default::default() }).await?;
-        let rush = |(at, place): (&SocketAddr, u64)| tokio::spawn(rush_from(*at, "shared", place, 400));
-        let rushes: Vec<_> = addresses.iter().zip(1..).map(rush).collect();
+        let mut rushes = JoinSet::new();
+        for (at, place) in addresses.iter().zip(1..) {
+            rushes.spawn(rush_from(*at, "shared", place, 400));
+        }
         let mut granted = 0;
-        for ended in rushes {
-            granted += ended.await??.0;
+        while let Some(ended) = rushes.join_next().await {
+            granted += ended??.0;
         }
         let callers = CALLERS * u32::try_from(nodes.len())?;
         harness::report(&format!(
