@@ -104,11 +104,15 @@ pub const QUOTA_BYTES: RangeInclusive<u64> = 1_024..=1 << 50;
 pub const MAX_FINGERPRINT_HEADERS: usize = holdfast_client::fingerprint::MAX_HEADERS - 1;
 /// Revisions of the policies that are kept: several a week for as long as the longest retention.
 pub const MAX_POLICY_REVISIONS: usize = 1_000;
+/// Bytes of revisions that one answer lists: an answer of gRPC takes four times as much.
+pub const MAX_PAGE_BYTES: usize = 1024 * 1024;
 /// Different selections of what counts in a fingerprint, over all revisions: a number never changes its meaning, so none is
 /// forgotten.
 pub const MAX_SELECTIONS: usize = 4_096;
 /// Tenants: each node has all of them in memory.
 pub const MAX_TENANTS: usize = 10_000;
+/// Endpoints of a tenant that one answer lists, those that take up most.
+pub const MAX_LISTED_ENDPOINTS: usize = 1_000;
 /// Endpoints of one tenant that have keys in one partition at a time: what each takes up is counted in memory.
 pub const MAX_TENANT_ENDPOINTS: usize = 10_000;
 /// Entries that the audit of one partition keeps. The oldest go first.

@@ -86,8 +86,8 @@ impl Admin for Services {
         Ok(Response::new(control::policies(self, request.into_inner()).await?))
     }
 
-    async fn list_revisions(&self, _request: Request<v1::ListRevisionsRequest>) -> Answer<v1::ListRevisionsResponse> {
-        Ok(Response::new(control::revisions(self).await?))
+    async fn list_revisions(&self, request: Request<v1::ListRevisionsRequest>) -> Answer<v1::ListRevisionsResponse> {
+        Ok(Response::new(control::revisions(self, request.into_inner()).await?))
     }
 
     async fn create_tenant(&self, request: Request<v1::CreateTenantRequest>) -> Answer<v1::TenantResponse> {

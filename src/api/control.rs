@@ -1,9 +1,12 @@
 //! What an operator decides about all partitions: policies and tenants, and who decided what.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
 use holdfast_client::proto::v1;
+use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use super::convert;
@@ -15,7 +18,8 @@ use crate::control::audit::{Action, Entry};
 use crate::control::command::{Command, Kind, Signature, Source, Summary, TenantLimits};
 use crate::control::selection::Spec;
 use crate::control::state::{Revision, Tenant};
-use crate::ids::{Digest, PartitionId, PolicyName, RegionName, TenantId};
+use crate::control::usage::Usage;
+use crate::ids::{Digest, EndpointName, PartitionId, PolicyName, RegionName, TenantId};
 use crate::limits;
 use crate::policy::lint::{Level, lint};
 use crate::policy::set::{self, PolicySet};
@@ -153,11 +157,29 @@ pub(super) async fn policies(
 }
 
 /// The revisions of the policies.
-pub(super) async fn revisions(services: &Services) -> Result<v1::ListRevisionsResponse, ApiError> {
+pub(super) async fn revisions(
+    services: &Services,
+    request: v1::ListRevisionsRequest,
+) -> Result<v1::ListRevisionsResponse, ApiError> {
     services.router.know_control(until()).await?;
     let control = services.router.region().control();
-    let revisions = control.revisions.iter().rev().map(|(number, revision)| revision_to(*number, revision)).collect();
-    Ok(v1::ListRevisionsResponse { revisions })
+    let before = request.before.map_or(Bound::Unbounded, Bound::Excluded);
+    let all = control.revisions.range((Bound::Unbounded, before)).rev();
+    let (revisions, more) = page(all.map(|(number, revision)| revision_to(*number, revision)));
+    Ok(v1::ListRevisionsResponse { revisions, more })
+}
+
+/// As many as an answer takes, and whether there are more.
+fn page(all: impl Iterator<Item = v1::Revision>) -> (Vec<v1::Revision>, bool) {
+    let (mut bytes, mut page) = (0_usize, Vec::new());
+    for revision in all {
+        bytes = bytes.saturating_add(revision.encoded_len());
+        if bytes > limits::MAX_PAGE_BYTES && !page.is_empty() {
+            return (page, true);
+        }
+        page.push(revision);
+    }
+    (page, false)
 }
 
 fn revision_to(number: u32, revision: &Revision) -> v1::Revision {
@@ -269,11 +291,6 @@ fn tenant_to(services: &Services, name: &TenantId, tenant: &Tenant, with_endpoin
     let region = services.router.region();
     let total = region.total_usage(name);
     let by_endpoint = if with_endpoints { region.usage(name) } else { BTreeMap::new() };
-    let endpoints = by_endpoint.iter().map(|(endpoint, usage)| v1::EndpointUsage {
-        endpoint: endpoint.as_str().to_owned(),
-        keys: usage.keys,
-        bytes: usage.bytes,
-    });
     v1::Tenant {
         tenant: name.as_str().to_owned(),
         home: tenant.home.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -282,8 +299,24 @@ fn tenant_to(services: &Services, name: &TenantId, tenant: &Tenant, with_endpoin
         limits: Some(v1::TenantLimits { max_keys, max_bytes, keys_per_second, keys_per_second_per_client }),
         keys: total.keys,
         bytes: total.bytes,
-        endpoints: endpoints.collect(),
+        endpoints: largest(by_endpoint),
     }
+}
+
+/// The endpoints that take up most, by name.
+fn largest(usages: BTreeMap<EndpointName, Usage>) -> Vec<v1::EndpointUsage> {
+    let mut usages: Vec<(EndpointName, Usage)> = usages.into_iter().collect();
+    if usages.len() > limits::MAX_LISTED_ENDPOINTS {
+        usages.sort_by_key(|(_, usage)| Reverse((usage.bytes, usage.keys)));
+        usages.truncate(limits::MAX_LISTED_ENDPOINTS);
+        usages.sort_by(|a, b| a.0.cmp(&b.0));
+    }
+    let listed = usages.into_iter().map(|(endpoint, usage)| v1::EndpointUsage {
+        endpoint: endpoint.as_str().to_owned(),
+        keys: usage.keys,
+        bytes: usage.bytes,
+    });
+    listed.collect()
 }
 
 /// A page of one partition's audit.
@@ -333,4 +366,40 @@ fn unfit(reply: &Reply) -> ApiError {
         reason: "the store's reply does not fit the request: please report this".to_owned(),
         retry_after: Duration::from_secs(5),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(number: u64) -> EndpointName {
+        EndpointName::parse(&format!("e{number:05}")).expect("an endpoint of a test")
+    }
+
+    #[test]
+    fn an_answer_lists_as_many_revisions_as_it_takes() {
+        let revision = |number| v1::Revision { revision: number, reason: "x".repeat(1_000), ..v1::Revision::default() };
+        let (listed, more) = page((1..=3_000).rev().map(revision));
+        assert!(more && (900..=limits::MAX_PAGE_BYTES / 1_000).contains(&listed.len()), "{}", listed.len());
+        assert_eq!(listed.first().map(|first| first.revision), Some(3_000));
+        let large = v1::Revision { reason: "x".repeat(2 * limits::MAX_PAGE_BYTES), ..v1::Revision::default() };
+        let (listed, more) = page([large.clone(), large].into_iter());
+        assert_eq!((listed.len(), more), (1, true), "one at least");
+        let (listed, more) = page([revision(1)].into_iter());
+        assert_eq!((listed.len(), more), (1, false));
+    }
+
+    #[test]
+    fn an_answer_lists_the_endpoints_that_take_up_most() {
+        let most = u64::try_from(limits::MAX_LISTED_ENDPOINTS).expect("a count");
+        let usages = |count: u64| (0..count).map(|at| (endpoint(at), Usage { keys: 1, bytes: at })).collect();
+        assert_eq!(largest(usages(most)).len(), limits::MAX_LISTED_ENDPOINTS);
+        let listed = largest(usages(most + 10));
+        assert_eq!(listed.len(), limits::MAX_LISTED_ENDPOINTS);
+        assert_eq!(
+            listed.first().map(|first| first.bytes),
+            Some(10),
+            "the smallest are left out, and names are in order"
+        );
+    }
 }

@@ -300,8 +300,10 @@ impl Admin for Desk {
         }))
     }
 
-    async fn list_revisions(&self, _: Request<v1::ListRevisionsRequest>) -> Answer<v1::ListRevisionsResponse> {
-        Ok(Response::new(v1::ListRevisionsResponse { revisions: vec![revision(3), revision(2)] }))
+    async fn list_revisions(&self, asked: Request<v1::ListRevisionsRequest>) -> Answer<v1::ListRevisionsResponse> {
+        // Two pages.
+        let (number, more) = if asked.get_ref().before.is_none() { (3, true) } else { (2, false) };
+        Ok(Response::new(v1::ListRevisionsResponse { revisions: vec![revision(number)], more }))
     }
 
     async fn create_tenant(&self, request: Request<v1::CreateTenantRequest>) -> Answer<v1::TenantResponse> {

@@ -8,6 +8,7 @@
 //! Deliberately absent: what the bytes mean (`codec`), and any retry: an error of the disk is passed up, and whoever
 //! gets it stops.
 
+mod closed;
 mod export;
 mod families;
 mod group;
@@ -123,6 +124,7 @@ impl Store {
         let claim = identity::claim(path, asked)?;
         let is_new = !claim.is_made();
         let directory = path.join(identity::DATABASE);
+        closed::compare(path, &directory)?;
         let options = options::Shared::new(settings);
         let db = families::open(&directory, &options, partitions)?;
         let identity = identity::confirm(path, &db, claim)?;
@@ -166,6 +168,10 @@ impl Store {
         self.log().flush()?;
         self.inner.db.flush_wal(true)?;
         self.inner.db.cancel_all_background_work(true);
+        // Without it the next start knows less, and nothing is lost.
+        if let Err(error) = closed::write(&self.inner.path, &self.inner.path.join(identity::DATABASE)) {
+            tracing::warn!(%error, "the lengths of the files were not written down");
+        }
         Ok(())
     }
 }

@@ -16,7 +16,7 @@
 //! Zeroes behind the last record, which a file system may leave of space that was reserved. The bytes at a block's end
 //! that are too few for a header: nobody reads them.
 //!
-//! *What one copy cannot tell.* A file that was cut at a record's border or inside a record, or is zeroes from a border
+//! *What one copy cannot tell*, unless the node was stopped ([`super::closed`]). A file that was cut at a record's border or inside a record, or is zeroes from a border
 //! on: nothing in it says that there was more. (RocksDB keeps the sizes of closed logs in the MANIFEST and refuses
 //! shorter ones; the log in use has no such entry, and neither has the MANIFEST.) A last record with both its length
 //! and its payload damaged reads as cut, and so does one before it when all that follows is damaged as well. A log that
@@ -64,6 +64,13 @@ pub(super) fn check(directory: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// The MANIFEST that `CURRENT` names, and the newest log: the files that nothing else has the length of.
+pub(super) fn in_use(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
+    let (logs, manifest): (Vec<PathBuf>, Vec<PathBuf>) = logs(directory)?.into_iter().partition(is_log);
+    Ok(logs.into_iter().next_back().into_iter().chain(manifest).collect())
 }
 
 /// All write-ahead logs and the MANIFEST that `CURRENT` names.

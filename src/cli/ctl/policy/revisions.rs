@@ -29,8 +29,19 @@ pub(in crate::cli::ctl) struct Show {
 
 /// Shows the revisions that are kept.
 pub(super) async fn list(asking: &Asking, channel: Channel) -> Result<(), Problem> {
-    let answer = admin(channel).list_revisions(v1::ListRevisionsRequest {}).await;
-    let revisions = answer.map_err(|status| asking.address.failed(&status))?.into_inner().revisions;
+    let mut admin = admin(channel);
+    let (mut revisions, mut before) = (Vec::<v1::Revision>::new(), None);
+    loop {
+        let answer = admin.list_revisions(v1::ListRevisionsRequest { before }).await;
+        let v1::ListRevisionsResponse { revisions: page, more } =
+            answer.map_err(|status| asking.address.failed(&status))?.into_inner();
+        before = page.last().map(|last| last.revision);
+        revisions.extend(page);
+        // A page without any is the last, whatever it says.
+        if !more || before.is_none() {
+            break;
+        }
+    }
     match asking.output {
         Output::Text => output::emit(&list_text(&revisions))?,
         Output::Json => output::emit_json(&list_json(&revisions))?,
