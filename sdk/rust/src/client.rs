@@ -67,7 +67,7 @@ pub use self::error::{Certainty, Error, codes};
 pub use self::grant::{Grant, TooLate};
 pub use self::types::{
     Asked, Checkpoint, Claim, ClaimOutcome, Claimed, Completed, Envelope, FencingToken, Held, HomeEpoch, KeyState,
-    Outcome, Recorded, Replay, Reserve,
+    NoFencingToken, Outcome, Recorded, Replay, Reserve,
 };
 
 /// Calls that go on without their caller, at a time. Beyond it grants are left to lapse.
