@@ -255,7 +255,7 @@ impl Refusal {
         let status = self.status(about.rules);
         let mut headers = self.headers(about);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        Answer { status, headers, body: Bytes::from(self.problem(status, about.pages)) }
+        Answer { status, headers, body: Bytes::from(self.problem(status, about)) }
     }
 
     /// The answer as gRPC has it: nothing but headers, the status among them.
@@ -321,8 +321,8 @@ impl Refusal {
         headers
     }
 
-    fn problem(&self, status: StatusCode, pages: &str) -> String {
-        let facts = self.facts();
+    fn problem(&self, status: StatusCode, about: &About<'_>) -> String {
+        let (facts, pages) = (self.facts(), about.pages);
         let mut problem = format!(
             "{{\"type\":{},\"title\":{},\"status\":{},\"detail\":{},\"code\":{},\"retryable\":{}",
             quoted(&format!("{pages}{}", facts.code)),
@@ -339,8 +339,25 @@ impl Refusal {
                 format!(",\"reason\":{reason},\"response\":{{\"status\":{},\"sha256\":{sha256}}}", status.as_u16());
             problem.push_str(&stored);
         }
+        if about.rules.profile() == Profile::Stripe {
+            // What Stripe's libraries make their exceptions of; RFC 9457 lets a problem have members of its own.
+            let (kind, code) = self.stripe_error(status);
+            let (kind, code, message) = (quoted(kind), quoted(code), quoted(&self.detail()));
+            problem.push_str(&format!(",\"error\":{{\"type\":{kind},\"code\":{code},\"message\":{message}}}"));
+        }
         problem.push('}');
         problem
+    }
+
+    /// The type and the code of the error that Stripe's libraries know.
+    fn stripe_error(&self, status: StatusCode) -> (&'static str, &'static str) {
+        if matches!(self, Self::KeyReused) {
+            return ("idempotency_error", self.code());
+        }
+        if matches!(self, Self::InProgress { .. }) {
+            return ("invalid_request_error", "idempotency_key_in_use");
+        }
+        (if status.is_server_error() { "api_error" } else { "invalid_request_error" }, self.code())
     }
 }
 

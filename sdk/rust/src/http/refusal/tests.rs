@@ -197,3 +197,23 @@ fn spelt(code: Code) -> String {
     }
     spelt
 }
+
+/// Stripe's libraries look for `error`, and for nothing else.
+#[test]
+fn problems_of_the_stripe_profile_are_errors_of_stripe_too() {
+    let rules = Rules::default().with_profile(Profile::Stripe);
+    for refusal in examples() {
+        let answer = refusal.answer(&About { rules: &rules, epoch: None, pages: PAGES });
+        let problem: serde_json::Value = serde_json::from_slice(&answer.body).expect("json");
+        let (kind, code) = match refusal.code() {
+            "key-reused" => ("idempotency_error", "key-reused"),
+            "in-progress" => ("invalid_request_error", "idempotency_key_in_use"),
+            code if answer.status.is_server_error() => ("api_error", code),
+            code => ("invalid_request_error", code),
+        };
+        let error = serde_json::json!({ "type": kind, "code": code, "message": problem["detail"] });
+        assert_eq!(problem["error"], error, "{refusal:?}");
+        let ours = refusal.answer(&About { rules: &Rules::default(), epoch: None, pages: PAGES });
+        assert!(!String::from_utf8_lossy(&ours.body).contains("\"error\":"), "{refusal:?}");
+    }
+}
