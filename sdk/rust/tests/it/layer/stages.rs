@@ -41,7 +41,7 @@ async fn observing_changes_nothing_and_tells_what_would_be() -> anyhow::Result<(
             let runs = Arc::clone(&runs);
             async move {
                 let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                runs.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                runs.fetch_add(1, Ordering::SeqCst);
                 answer(201, &[("x-run", "1")], full(body))
             }
         }
