@@ -76,7 +76,9 @@ pub(crate) fn run(flags: Gateway) -> Result<Exit, Problem> {
         (true, None) => Some(TemporaryDir::make()?),
         (true, Some(_)) | (false, _) => None,
     };
-    let data_dir = temporary.as_ref().map(|dir| dir.path().to_owned()).or(flags.data_dir.clone()).unwrap_or_default();
+    // Without a store in this process nothing is kept; the settings of a node, which the log's are taken from, want a directory.
+    let data_dir = temporary.as_ref().map(|dir| dir.path().to_owned()).or(flags.data_dir.clone());
+    let data_dir = data_dir.unwrap_or_else(|| PathBuf::from("."));
     let node = NodeSettings {
         data_dir: Some(data_dir.clone()),
         // Nobody but this process is meant to ask it.

@@ -3,8 +3,9 @@
 //! Reading order: `harness` (a node as a process), `client` (both of its APIs), `history` and `checker` (what happened,
 //! and whether it may), `workload` (who makes it happen); then the tests: `life`, `hold`, `keys` and `leases` (one key at a
 //! time), `crash` and `power` (a process, a machine that ends), `faults` and `corruption` (a bad disk), `overload`, `api…`
-//! (hostile input), `policies` (with tenants and quotas), `metrics` (with logs), `foreign` (programs that we
-//! did not write) and `soak`. A region of three nodes: `cluster` (they as processes, in networks of
+//! (hostile input), `policies` (with tenants and quotas), `metrics` (with logs), `foreign` and
+//! `foreign_clients` (programs that we did not write, before a `gate` and an `upstream`),
+//! `gateway_crash` (it dies at every step), `gateway_figures` and `soak`. A region of three nodes: `cluster` (they as processes, in networks of
 //! `netns`), `nemesis` (what befalls them), and `cluster_…`. Tests of pure code stand in `tests/core` and beside the code.
 
 #![expect(
@@ -31,7 +32,11 @@ mod damage;
 mod failure;
 mod faults;
 mod foreign;
+mod foreign_clients;
 mod gap;
+mod gate;
+mod gateway_crash;
+mod gateway_figures;
 mod harness;
 mod history;
 mod hold;
@@ -53,4 +58,6 @@ mod session;
 mod soak;
 mod strace;
 mod talk;
+mod tap;
+mod upstream;
 mod workload;
