@@ -3,7 +3,8 @@
 //! Reading order: `harness` (a node as a process), `client` (both of its APIs), `history` and `checker` (what happened,
 //! and whether it may), `workload` (who makes it happen); then the tests: `life`, `hold`, `keys` and `leases` (one key at a
 //! time), `crash` and `power` (a process, a machine that ends), `faults` and `corruption` (a bad disk), `overload`, `api…`
-//! (hostile input), `policies` (with tenants and quotas), `metrics` (with logs) and `soak`. A region of three nodes: `cluster` (they as processes, in networks of
+//! (hostile input), `gateway`
+//! (the proxy before a service), `policies` (with tenants and quotas), `metrics` (with logs) and `soak`. A region of three nodes: `cluster` (they as processes, in networks of
 //! `netns`), `nemesis` (what befalls them), and `cluster_…`. Tests of pure code stand in `tests/core` and beside the code.
 
 #![expect(
@@ -30,6 +31,7 @@ mod damage;
 mod failure;
 mod faults;
 mod gap;
+mod gateway;
 mod harness;
 mod history;
 mod hold;
