@@ -209,7 +209,7 @@ mod tests {
     fn retries_are_a_share_of_first_tries_and_a_few_a_second() {
         let unsent = tried(Failed::Unsent, false, false);
         let mut budget = Budget::new(&RULES, NOW);
-        let mut granted = |budget: &mut Budget, rules: &RetryRules, now| {
+        let granted = |budget: &mut Budget, rules: &RetryRules, now| {
             (0..1_000).filter(|_| matches!(next(rules, budget, &unsent, now), Next::Again(_))).count()
         };
         assert_eq!(granted(&mut budget, &RULES, NOW), 10, "a full bucket");

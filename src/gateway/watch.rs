@@ -23,8 +23,8 @@ use crate::limits;
 
 /// How long a node may take to tell its policies, its connection included.
 const POLICIES_LIMIT: Duration = Duration::from_secs(3);
-/// Bytes of all policy files of a store: as many of the largest as may be applied together.
-const MAX_POLICIES_BYTES: usize = 64 * limits::MAX_POLICY_FILE_BYTES;
+/// Bytes of all policy files of a store, with room for their names.
+const MAX_POLICIES_BYTES: usize = 2 * limits::MAX_POLICY_FILE_BYTES;
 /// How often it is looked whether the settings file has changed.
 const FILE_PERIOD: Duration = Duration::from_secs(1);
 /// Bytes of a settings file.
