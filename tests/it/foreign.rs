@@ -12,6 +12,8 @@ use crate::harness::{self, Start};
 const DEADLINE: &str = "240";
 /// How `timeout` ends when it had to end the program.
 const TOO_LATE: i32 = 124;
+/// How it ends when there is no such program.
+const MISSING: i32 = 127;
 
 /// A file of tests/foreign.
 pub(crate) fn file(name: &str) -> PathBuf {
@@ -39,6 +41,7 @@ pub(crate) fn program(path: impl AsRef<OsStr>) -> Command {
 pub(crate) async fn run(mut command: Command) -> anyhow::Result<Output> {
     let output = tokio::task::spawn_blocking(move || command.output()).await??;
     ensure!(output.status.code() != Some(TOO_LATE), "not within {DEADLINE} s: {output:?}");
+    ensure!(output.status.code() != Some(MISSING), "a program is missing: install it with `make setup` ({output:?})");
     Ok(output)
 }
 
