@@ -7,14 +7,14 @@ use crate::cli::dev::TemporaryDir;
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::output;
 use crate::cli::serve::{Signals, interrupt, not_started, runtime};
-use crate::cli::settings::{Settings as NodeSettings, resolve};
+use crate::cli::settings::{Settings, resolve};
 use crate::control::state::Tenants;
-use crate::gateway::settings::Settings;
 use crate::gateway::{self, GatewayError, Said, Start};
 use crate::limits;
 use crate::node::Node;
+use crate::node::settings::NodeSettings;
 use crate::policy::Severity;
-use crate::telemetry;
+use crate::telemetry::{self, LogFormat};
 
 /// Flags of `holdfast gateway`.
 #[derive(Debug, clap::Args)]
@@ -62,89 +62,114 @@ pub(crate) struct Gateway {
     severity: Severity,
 
     /// What is logged, on stderr: a level, or levels by module
-    #[arg(long, value_name = "FILTER", default_value = "warn,holdfast::gateway=info")]
+    #[arg(long, value_name = "FILTER", default_value = "warn,holdfast::gateway=info,holdfast::cli=info")]
     log: String,
+}
+
+/// The store in this process, before it is started.
+struct Embedded {
+    settings: NodeSettings,
+    data_dir: PathBuf,
+    /// Goes with the process.
+    temporary: Option<TemporaryDir>,
+}
+
+impl Embedded {
+    fn new(flags: &Gateway) -> Result<Self, Problem> {
+        let temporary = match &flags.data_dir {
+            Some(_) => None,
+            None => Some(TemporaryDir::make()?),
+        };
+        let data_dir = temporary.as_ref().map(|dir| dir.path().to_owned()).or_else(|| flags.data_dir.clone());
+        let data_dir = data_dir.unwrap_or_default();
+        let settings = Settings {
+            data_dir: Some(data_dir.clone()),
+            // Nobody but this process is meant to ask it.
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            region: Some("local".to_owned()),
+            partitions: Some(limits::DEV_PARTITIONS),
+            tenants: Some(Tenants::Any.to_string()),
+            severity: Some(flags.severity.to_string()),
+            ..Settings::default()
+        };
+        Ok(Self { settings: resolve::resolve(settings).map_err(Problem::usage)?.node, data_dir, temporary })
+    }
+
+    fn told(&self) -> String {
+        let kept = if self.temporary.is_some() { "temporary: removed at exit" } else { "kept" };
+        format!("in this process, data in {} ({kept})", self.data_dir.display())
+    }
 }
 
 /// Runs the gateway to its end.
 pub(crate) fn run(flags: Gateway) -> Result<Exit, Problem> {
     let mut start = match &flags.config {
         Some(path) => Start::from_file(path.clone()).map_err(Problem::usage)?,
-        None => Start { settings: Settings::catch_all(flags.upstream.clone()), file: None, said: Said::default() },
+        None => Start::catch_all(flags.upstream.clone()),
     };
-    let temporary = match (flags.embedded, &flags.data_dir) {
-        (true, None) => Some(TemporaryDir::make()?),
-        (true, Some(_)) | (false, _) => None,
-    };
-    // Without a store in this process nothing is kept; the settings of a node, which the log's are taken from, want a directory.
-    let data_dir = temporary.as_ref().map(|dir| dir.path().to_owned()).or(flags.data_dir.clone());
-    let data_dir = data_dir.unwrap_or_else(|| PathBuf::from("."));
-    let node = NodeSettings {
-        data_dir: Some(data_dir.clone()),
-        // Nobody but this process is meant to ask it.
-        listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
-        region: Some("local".to_owned()),
-        partitions: Some(limits::DEV_PARTITIONS),
-        tenants: Some(Tenants::Any.to_string()),
-        severity: Some(flags.severity.to_string()),
-        log: Some(flags.log.clone()),
-        ..NodeSettings::default()
-    };
-    let resolved = resolve::resolve(node).map_err(Problem::usage)?;
-    telemetry::init(resolved.log, resolved.log_format).map_err(anyhow::Error::new)?;
+    telemetry::init(flags.log.parse().map_err(Problem::usage)?, LogFormat::Text).map_err(anyhow::Error::new)?;
+    let embedded = flags.embedded.then(|| Embedded::new(&flags)).transpose()?;
+    let nodes = (!flags.nodes.is_empty()).then_some(flags.nodes);
+    start.said = Said { listen: flags.listen, admin_listen: flags.admin_listen, nodes };
     let runtime = runtime()?;
-    let ended = runtime.block_on(async {
-        let mut signals = Signals::new()?;
-        let node = match flags.embedded {
-            true => Some(Node::start(resolved.node).await.map_err(not_started)?),
-            false => None,
+    let ended = runtime.block_on(serve(start, embedded.as_ref()));
+    // A start that a signal ended may still be opening the store: what it does is safe to break off, and is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(mut start: Start, embedded: Option<&Embedded>) -> Result<Exit, Problem> {
+    let mut signals = Signals::new()?;
+    let starting = async {
+        let node = match embedded {
+            Some(embedded) => Some(Node::start(embedded.settings.clone()).await.map_err(not_started)?),
+            None => None,
         };
         if let Some(node) = &node {
             start.said.nodes = Some(vec![node.local_addr().to_string()]);
-        } else if !flags.nodes.is_empty() {
-            start.said.nodes = Some(flags.nodes.clone());
         }
-        (start.said.listen, start.said.admin_listen) = (flags.listen, flags.admin_listen);
-        let started = gateway::Gateway::start(start).await;
-        let gateway = match started {
-            Ok(gateway) => gateway,
+        match gateway::Gateway::start(start).await {
+            Ok(gateway) => Ok((node, gateway)),
             Err(error) => {
-                if let Some(node) = node {
-                    node.shutdown().await;
-                }
-                return Err(refused(error));
+                end(node).await;
+                Err(refused(error))
             }
-        };
-        let store = match (&node, temporary.is_some()) {
-            (Some(_), true) => format!("in this process, data in {} (temporary: removed at exit)", data_dir.display()),
-            (Some(_), false) => format!("in this process, data in {} (kept)", data_dir.display()),
-            (None, _) => format!("at {}", gateway.nodes().join(", ")),
-        };
-        output::emit(&welcome(&gateway, &store))?;
-        let stopped = tokio::select! {
-            name = signals.next() => {
-                tracing::info!(signal = name, "shutting down: requests in flight are answered first");
-                None
-            }
-            why = stopped(node.as_ref()) => Some(why),
-        };
-        let ending = async {
-            gateway.shutdown().await;
-            if let Some(node) = node {
-                node.shutdown().await;
-            }
-        };
-        tokio::select! {
-            () = ending => {}
-            name = signals.next() => interrupt(name),
         }
-        match stopped {
-            None => Ok(Exit::Ok),
-            Some(why) => Err(anyhow::anyhow!("the store in this process stopped for good: {why}").into()),
+    };
+    let (node, gateway) = tokio::select! {
+        started = starting => started?,
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopped before the gateway had started");
+            return Ok(Exit::Ok);
         }
-    });
-    runtime.shutdown_background();
-    ended
+    };
+    let store = embedded.map_or_else(|| format!("at {}", gateway.nodes().join(", ")), Embedded::told);
+    output::emit(&welcome(&gateway, &store))?;
+    let stopped = tokio::select! {
+        name = signals.next() => {
+            tracing::info!(signal = name, "shutting down: requests in flight are answered first");
+            None
+        }
+        why = stopped(node.as_ref()) => Some(why),
+    };
+    let ending = async {
+        gateway.shutdown().await;
+        end(node).await;
+    };
+    tokio::select! {
+        () = ending => {}
+        name = signals.next() => interrupt(name),
+    }
+    match stopped {
+        None => Ok(Exit::Ok),
+        Some(why) => Err(anyhow::anyhow!("the store in this process stopped for good: {why}").into()),
+    }
+}
+
+async fn end(node: Option<Node>) {
+    if let Some(node) = node {
+        node.shutdown().await;
+    }
 }
 
 /// Why the store in this process stopped; never, without one.

@@ -188,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_here_is_lent_as_often_as_it_takes_with_its_trailers() {
-        let trailers = http::HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("7"))]);
+        let trailers = HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("7"))]);
         let with_trailers = body("abc").with_trailers(std::future::ready(Some(Ok(trailers.clone()))));
         let load: Load<AnyBody> = Load::held(with_trailers.collect().await.expect("a body"));
         for _ in 0..2 {

@@ -18,6 +18,8 @@ mod hygiene;
 mod propagate;
 mod proxy;
 mod recent;
+#[cfg(test)]
+mod reference;
 mod rules;
 pub mod settings;
 mod table;
@@ -119,6 +121,12 @@ pub struct Gateway {
 }
 
 impl Start {
+    /// Without configuration: everything goes to these addresses.
+    #[must_use]
+    pub fn catch_all(upstream: Vec<String>) -> Self {
+        Self { settings: Settings::catch_all(upstream), file: None, said: Said::default() }
+    }
+
     /// Reads the settings from a file.
     ///
     /// # Errors

@@ -1,9 +1,12 @@
 //! What becomes of a key: it is executed once, whatever its callers and its upstream do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::process::Gateway;
@@ -84,11 +87,11 @@ async fn an_upstream_is_told_of_its_execution_and_nobody_can_pretend_one() -> an
 async fn requests_at_the_same_time_have_one_effect() -> anyhow::Result<()> {
     let _machine = harness::beside_another().await?;
     let (place, upstream) = (Place::new()?, Upstream::counting().await?);
-    let gateway = std::sync::Arc::new(Gateway::embedded(&place, upstream.address, &[]).await?);
+    let gateway = Arc::new(Gateway::embedded(&place, upstream.address, &[]).await?);
     for round in 0..5 {
         let mut calls = JoinSet::new();
         for _ in 0..10 {
-            let gateway = std::sync::Arc::clone(&gateway);
+            let gateway = Arc::clone(&gateway);
             calls.spawn(async move { gateway.charge(&format!("order-{round}"), "{}").await });
         }
         while let Some(answer) = calls.join_next().await {
@@ -132,11 +135,15 @@ async fn under_regrant_it_runs_again_and_the_upstream_is_told() -> anyhow::Resul
         _ => Act::Answer(answer("201 Created", &[], "done")),
     })
     .await?;
-    let lines = "lease = \"300ms\"\nwait = \"10s\"";
+    let lines = "lease = \"300ms\"\nwait = \"0ms\"";
     let gateway = Gateway::configured(&place, &file(upstream.address, lines), &[]).await?;
     let first = gateway.charge("order-1", "{}").await?;
     ensure!(first.status == 502 && upstream.effects() == 1, "it is not sent again: {first:?}");
-    let again = gateway.charge("order-1", "{}").await?;
+    let again = until("the lease has run out", Duration::from_secs(20), async || {
+        let again = gateway.charge("order-1", "{}").await?;
+        Ok((code(&again) != "in-progress").then_some(again))
+    });
+    let again = again.await?;
     ensure!(again.status == 201 && again.body == b"done", "{again:?}");
     let told: Vec<_> = upstream
         .arrived()
@@ -175,16 +182,12 @@ async fn what_was_not_sent_is_given_back_and_its_retry_runs() -> anyhow::Result<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_hangs_up_stops_nothing_and_its_retry_gets_the_answer() -> anyhow::Result<()> {
-    use tokio::io::AsyncWriteExt as _;
     let _machine = harness::beside_another().await?;
     let place = Place::new()?;
-    let go = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let gone = std::sync::Arc::clone(&go);
+    let may = Arc::new(Semaphore::new(0));
+    let waits = Arc::clone(&may);
     let upstream = Upstream::start(move |number, _| {
-        while !gone.load(std::sync::atomic::Ordering::SeqCst) {
-            std::thread::yield_now();
-        }
-        Act::Answer(answer("201 Created", &[], &format!("effect {number}")))
+        Act::AnswerWhen(Arc::clone(&waits), answer("201 Created", &[], &format!("effect {number}")))
     })
     .await?;
     let gateway = Gateway::embedded(&place, upstream.address, &[]).await?;
@@ -193,7 +196,7 @@ async fn a_caller_that_hangs_up_stops_nothing_and_its_retry_gets_the_answer() ->
     caller.write_all(head.as_bytes()).await?;
     until("it arrived", Duration::from_secs(20), async || Ok((upstream.effects() == 1).then_some(()))).await?;
     drop(caller);
-    go.store(true, std::sync::atomic::Ordering::SeqCst);
+    may.add_permits(1);
     let again = gateway.send("POST /v1/charges", &["idempotency-key: k"], "{}").await?;
     ensure!(again.status == 201 && again.body == b"effect 1", "{again:?}");
     ensure!(again.header("idempotent-replayed") == Some("true") && upstream.effects() == 1, "{again:?}");

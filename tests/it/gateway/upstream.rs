@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// A request as it arrived.
@@ -35,6 +36,8 @@ pub(super) enum Act {
     Answer(Vec<u8>),
     /// Sends these bytes, and closes.
     AnswerAndClose(Vec<u8>),
+    /// Sends these bytes once it may, and waits for the next request.
+    AnswerWhen(Arc<Semaphore>, Vec<u8>),
     /// Says nothing more.
     Hang,
     /// Sends these bytes, and then everything that comes back.
@@ -118,6 +121,10 @@ async fn serve(
         match act(number, &request) {
             Act::Answer(answer) => stream.write_all(&answer).await?,
             Act::AnswerAndClose(answer) => return stream.write_all(&answer).await,
+            Act::AnswerWhen(may, answer) => {
+                let _may = may.acquire().await;
+                stream.write_all(&answer).await?;
+            }
             Act::Hang => std::future::pending().await,
             Act::Echo(answer) => {
                 stream.write_all(&answer).await?;

@@ -151,9 +151,16 @@ impl<B: Body> Body for LayerBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         let first = u64::try_from(self.first.len()).unwrap_or(u64::MAX);
-        let Some(rest) = &self.rest else { return SizeHint::with_exact(first) };
-        let rest = rest.size_hint();
         let mut hint = SizeHint::new();
+        let Some(rest) = &self.rest else {
+            // Of one that broke off more was promised: were this its size, whoever sends it would take it for whole.
+            if self.error.is_some() {
+                hint.set_lower(first);
+                return hint;
+            }
+            return SizeHint::with_exact(first);
+        };
+        let rest = rest.size_hint();
         hint.set_lower(rest.lower().saturating_add(first));
         if let Some(upper) = rest.upper() {
             hint.set_upper(upper.saturating_add(first));
