@@ -35,7 +35,7 @@ fn rows(schema: &schemars::Schema, defaults: &Value, required: &[&str]) -> Strin
             _ if required.contains(&name.as_str()) => "must be set".to_owned(),
             Value::Null => String::new(),
             Value::String(text) => format!("`{text:?}`"),
-            other => format!("`{other}`"),
+            other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => format!("`{other}`"),
         };
         let _infallible = writeln!(text, "| `{name}` | {meaning}. | {default} |");
     }
@@ -57,8 +57,11 @@ fn page() -> String {
     }
     text.push_str("\nWhat has no default in `[[route]]` is the store's policy's to say, or does not apply.\n");
     for section in SECTIONS {
-        let _infallible =
-            write!(text, "\n## Metrics: {}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n", section.title);
+        let _infallible = write!(
+            text,
+            "\n## Metrics: {}\n\n| metric | kind | labels | meaning |\n|---|---|---|---|\n",
+            section.title
+        );
         for metric in section.metrics {
             let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
             let (name, kind, help) = (metric.name, metric.kind.name(), metric.help);
