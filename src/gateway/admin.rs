@@ -13,7 +13,7 @@ use hyper::service::Service;
 use super::view::Views;
 use super::watch::Store;
 use crate::clock::monotonic;
-use crate::telemetry::metrics::{self, GatewayGauges, Page};
+use crate::telemetry::metrics::{self, GatewayGauges, Page, RouteGauges};
 
 /// What serves a connection of an operator.
 #[derive(Clone)]
@@ -52,7 +52,13 @@ impl Admin {
         let (view, now) = (self.views.now(), monotonic());
         let routes = view.table.routes().iter();
         GatewayGauges {
-            routes: routes.map(|route| (route.name.clone(), route.in_flight(), route.addresses.all(now))).collect(),
+            routes: routes
+                .map(|route| RouteGauges {
+                    route: route.name.clone(),
+                    in_flight: route.in_flight(),
+                    addresses: route.addresses.all(now),
+                })
+                .collect(),
             store_reachable: self.store.is_reachable(),
             policy_revision: view.policies.revision,
         }
@@ -62,7 +68,7 @@ impl Admin {
     fn health(&self) -> String {
         let GatewayGauges { routes, store_reachable, policy_revision } = self.gauges();
         let address = |(address, serves): (String, bool)| serde_json::json!({ "address": address, "serves": serves });
-        let route = |(route, in_flight, addresses): (String, usize, Vec<(String, bool)>)| {
+        let route = |RouteGauges { route, in_flight, addresses }: RouteGauges| {
             let addresses: Vec<_> = addresses.into_iter().map(address).collect();
             serde_json::json!({ "route": route, "in_flight": in_flight, "addresses": addresses })
         };

@@ -98,7 +98,7 @@ where
     pub(super) fn lend(&self) -> AnyBody {
         match self {
             Self::Streamed(slot, hint, is_over) => {
-                let lent = Lent { slot: Arc::clone(slot), body: None, hint: hint.clone(), is_over: *is_over };
+                let lent = Lent { slot: Arc::clone(slot), body: None, hint: *hint, is_over: *is_over };
                 lent.boxed_unsync()
             }
             Self::Held(held, trailers) => {
@@ -159,7 +159,7 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| self.hint.clone(), Body::size_hint)
+        self.body.as_ref().map_or(self.hint, Body::size_hint)
     }
 }
 

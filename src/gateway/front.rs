@@ -62,7 +62,8 @@ async fn serve(shared: Arc<Shared>, peer: IpAddr, mut request: Request<Incoming>
     };
     hygiene::remove_own(request.headers_mut());
     let watched = Watched::new(&shared, &passage, request.headers());
-    if hygiene::upgrades(request.headers()) && request.version() == Version::HTTP_11 {
+    let is_websocket = hygiene::asks_for_websocket(request.method(), request.headers());
+    if is_websocket && request.version() == Version::HTTP_11 {
         let response = shared.tunnels.upgrade(&shared.proxy, &passage, request).await;
         return watched.answered(response);
     }

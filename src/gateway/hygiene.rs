@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::{HeaderMap, Uri, Version};
+use http::{HeaderMap, Method, Uri, Version};
 
 /// How a request says who it came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
@@ -82,9 +82,13 @@ pub(super) fn checked(uri: &Uri, headers: &HeaderMap) -> Result<String, Refused>
     Ok(host.to_owned())
 }
 
-/// Whether a protocol's upgrade is asked for, or granted.
-pub(super) fn upgrades(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE) && connection_names(headers).iter().any(|name| name == UPGRADE.as_str())
+/// Whether a WebSocket is asked for (RFC 6455 section 4.1). Every other protocol is one that requests could hide in, so it is not
+/// switched to: the request is served as if nobody had asked.
+pub(super) fn asks_for_websocket(method: &Method, headers: &HeaderMap) -> bool {
+    let is_websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    let mut asked = headers.get_all(UPGRADE).iter();
+    let alone = asked.next().is_some_and(is_websocket) && asked.next().is_none();
+    method == Method::GET && alone && connection_names(headers).iter().any(|name| name == UPGRADE.as_str())
 }
 
 /// Removes what is of one connection.
@@ -283,9 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_asked_for_in_two_headers() {
-        assert!(upgrades(&headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")])));
-        assert!(!upgrades(&headers(&[("upgrade", "websocket")])));
-        assert!(!upgrades(&headers(&[("connection", "upgrade")])));
+    fn a_websocket_is_asked_for_with_get_in_two_headers_and_nothing_else_is_switched_to() {
+        let asks = |method: Method, lines: &[_]| asks_for_websocket(&method, &headers(lines));
+        assert!(asks(Method::GET, &[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]));
+        assert!(!asks(Method::POST, &[("connection", "upgrade"), ("upgrade", "websocket")]));
+        assert!(!asks(Method::GET, &[("upgrade", "websocket")]));
+        assert!(!asks(Method::GET, &[("connection", "upgrade")]));
+        assert!(!asks(Method::GET, &[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")]));
+        assert!(!asks(Method::GET, &[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")]));
     }
 }

@@ -35,7 +35,7 @@ fn rows(schema: &schemars::Schema, defaults: &Value, required: &[&str]) -> Strin
             _ if required.contains(&name.as_str()) => "must be set".to_owned(),
             Value::Null => String::new(),
             Value::String(text) => format!("`{text:?}`"),
-            other => format!("`{other}`"),
+            other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => format!("`{other}`"),
         };
         let _infallible = writeln!(text, "| `{name}` | {meaning}. | {default} |");
     }

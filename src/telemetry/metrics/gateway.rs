@@ -47,11 +47,22 @@ super::table::table! {
     }
 }
 
+/// What a route has under way.
+#[derive(Debug)]
+pub struct RouteGauges {
+    /// What it is called.
+    pub route: String,
+    /// Its requests in flight.
+    pub in_flight: usize,
+    /// Its addresses, and whether they serve.
+    pub addresses: Vec<(String, bool)>,
+}
+
 /// What a gauge of the page is read from.
 #[derive(Debug)]
 pub struct GatewayGauges {
-    /// Every route, with its requests in flight and its addresses, and whether those serve.
-    pub routes: Vec<(String, usize, Vec<(String, bool)>)>,
+    /// Every route.
+    pub routes: Vec<RouteGauges>,
     /// The store answered.
     pub store_reachable: bool,
     /// The policies' revision, if there are any.
@@ -128,11 +139,11 @@ pub fn write_gateway(page: &mut Page, gauges: &GatewayGauges) {
     page.single(&IN_FLIGHT, UNDER_WAY.load(Ordering::Relaxed));
     page.single(&RETRY_SUCCEEDED, SUCCEEDED.get());
     let mut samples = page.metric(&UPSTREAM_IN_FLIGHT);
-    for (route, in_flight, _) in &gauges.routes {
+    for RouteGauges { route, in_flight, .. } in &gauges.routes {
         samples.value(&[route], in_flight);
     }
     let mut samples = page.metric(&UPSTREAM_SERVES);
-    for (route, _, addresses) in &gauges.routes {
+    for RouteGauges { route, addresses, .. } in &gauges.routes {
         for (address, serves) in addresses {
             samples.value(&[route, address], u8::from(*serves));
         }
@@ -159,7 +170,7 @@ mod tests {
         let mut page = Page::default();
         let addresses = vec![("127.0.0.1:1".to_owned(), false)];
         let gauges = GatewayGauges {
-            routes: vec![("POST /a".to_owned(), 2, addresses)],
+            routes: vec![RouteGauges { route: "POST /a".to_owned(), in_flight: 2, addresses }],
             store_reachable: true,
             policy_revision: Some(7),
         };

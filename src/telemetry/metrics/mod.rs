@@ -18,8 +18,8 @@ pub mod table;
 
 pub use cells::{Counter, Histogram};
 pub use gateway::{
-    GatewayGauges, gateway_answered, gateway_exhausted, gateway_failure, gateway_in_flight, gateway_refused,
-    gateway_retry_succeeded, gateway_try, write_gateway,
+    GatewayGauges, RouteGauges, gateway_answered, gateway_exhausted, gateway_failure, gateway_in_flight,
+    gateway_refused, gateway_retry_succeeded, gateway_try, write_gateway,
 };
 pub use page::{CONTENT_TYPE, Page, Samples};
 pub use record::{

@@ -49,6 +49,26 @@ async fn what_could_be_read_in_two_ways_is_refused() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A protocol that requests could hide in is not switched to, and asking for one is no way around the layer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_but_a_websocket_is_switched_to() -> anyhow::Result<()> {
+    let _machine = harness::beside_another().await?;
+    let (place, upstream) = (Place::new()?, Upstream::counting().await?);
+    let gateway = Gateway::embedded(&place, upstream.address, &[]).await?;
+    for (first, upgrade) in [("GET /a", "h2c"), ("POST /a", "websocket"), ("POST /a", "websocket")] {
+        let request = format!(
+            "{first} HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\nupgrade: {upgrade}\r\nidempotency-key: k\r\n\
+             content-length: 0\r\n\r\n"
+        );
+        let answer = http::exchange(gateway.address, request.as_bytes(), DEADLINE).await?;
+        ensure!(answer.status == 201, "{answer:?}");
+    }
+    let arrived = upstream.arrived();
+    ensure!(arrived.iter().all(|arrived| arrived.header("upgrade").is_none()), "{arrived:?}");
+    ensure!(arrived.len() == 2, "the POST ran once, and was replayed");
+    Ok(())
+}
+
 /// The HTTP library takes chunks before a length (RFC 9112 section 6.3), and equal lengths for one. What goes on has one length, and
 /// what follows on the connection is no request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -139,8 +139,8 @@ async fn serve(
 /// The next request; none at the end of the connection.
 async fn read(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> std::io::Result<Option<Arrived>> {
     let Some(end) = fill(stream, bytes, |bytes| find(bytes, b"\r\n\r\n")).await? else { return Ok(None) };
-    let head: Vec<u8> = bytes.drain(..end + 4).collect();
-    let head = String::from_utf8_lossy(&head[..end]).into_owned();
+    let head: Vec<u8> = bytes.drain(..end + 4).take(end).collect();
+    let head = String::from_utf8_lossy(&head).into_owned();
     let mut request = Arrived { head, body: Vec::new(), trailers: String::new() };
     if request.header("transfer-encoding").is_some() {
         loop {
