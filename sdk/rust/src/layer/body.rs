@@ -21,6 +21,8 @@ pub struct LayerBody<B: Body> {
     rest: Option<Pin<Box<B>>>,
     trailers: Option<HeaderMap>,
     error: Option<B::Error>,
+    /// The error was held up once, so that what stands before it is sent.
+    has_paused: bool,
     watch: Option<Watch>,
 }
 
@@ -71,17 +73,17 @@ impl<B: Body> LayerBody<B> {
 
     /// What was held back, then the rest as it comes.
     pub(super) fn rest(first: Bytes, rest: Pin<Box<B>>) -> Self {
-        Self { first, rest: Some(rest), trailers: None, error: None, watch: None }
+        Self { first, rest: Some(rest), trailers: None, error: None, has_paused: false, watch: None }
     }
 
     /// A body that is here.
     pub(super) fn whole(first: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self { first, rest: None, trailers, error: None, watch: None }
+        Self { first, rest: None, trailers, error: None, has_paused: false, watch: None }
     }
 
     /// A body that broke off after this.
     pub(super) fn broken(first: Bytes, error: B::Error) -> Self {
-        Self { first, rest: None, trailers: None, error: Some(error), watch: None }
+        Self { first, rest: None, trailers: None, error: Some(error), has_paused: false, watch: None }
     }
 
     pub(super) fn watched(mut self, watch: Watch) -> Self {
@@ -117,9 +119,15 @@ impl<B: Body> Body for LayerBody<B> {
             }
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        if let Some(error) = this.error.take() {
+        if this.error.is_some() {
             this.watch = None;
-            return Poll::Ready(Some(Err(error)));
+            if !std::mem::replace(&mut this.has_paused, true) {
+                // A server writes what it has when there is nothing for the moment, and drops it on an error: without this
+                // the caller would get neither the head nor what there is of the body.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            return Poll::Ready(this.error.take().map(Err));
         }
         if let Some(rest) = &mut this.rest {
             match ready!(rest.as_mut().poll_frame(context)) {
@@ -134,8 +142,8 @@ impl<B: Body> Body for LayerBody<B> {
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 Some(Err(error)) => {
-                    (this.rest, this.watch) = (None, None);
-                    return Poll::Ready(Some(Err(error)));
+                    (this.rest, this.error) = (None, Some(error));
+                    return self.poll_frame(context);
                 }
                 None => this.rest = None,
             }
