@@ -5,6 +5,7 @@
 
 mod answers;
 mod openapi;
+mod pages;
 mod receive;
 mod requests;
 mod shapes;
@@ -398,9 +399,11 @@ async fn error_index() -> Response {
     ),
 )]
 async fn error_page(uri: Uri, path: Result<Path<String>, PathRejection>) -> Result<Response, ApiError> {
-    let code = path.ok().and_then(|Path(text)| Code::parse(&text));
-    let code = code.ok_or_else(|| ApiError::PathUnknown { path: uri.path().to_owned() })?;
-    Ok(markdown(code.facts().page))
+    let page = path.ok().and_then(|Path(text)| {
+        let own = Code::parse(&text).map(|code| code.facts().page);
+        own.or_else(|| pages::of(&text))
+    });
+    Ok(markdown(page.ok_or_else(|| ApiError::PathUnknown { path: uri.path().to_owned() })?))
 }
 
 fn markdown(text: &'static str) -> Response {

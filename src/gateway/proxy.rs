@@ -142,6 +142,7 @@ impl Outgoing {
             tried.push(at);
             let Some(request) = self.one_try(at) else { return Err(self.ended(Failed::Unsent, sent, limit)) };
             metrics::gateway_try(&route.name, tried.len() > 1);
+            let mut of_the_client = false;
             let (failed, answer) = match proxy.send(request, limit).await {
                 Some(Ok(response)) => {
                     route.addresses.connected(at);
@@ -155,13 +156,14 @@ impl Outgoing {
                     if error.is_connect() {
                         route.addresses.refused(at, monotonic());
                     }
+                    of_the_client = any(&error, hyper::Error::is_user);
                     let unsent = is_unsent(&error) && self.load.is_whole();
                     (if unsent { Failed::Unsent } else { Failed::Broken }, None)
                 }
                 None => (Failed::TimedOut, None),
             };
             sent |= failed != Failed::Unsent;
-            metrics::gateway_failure(&route.name, failed.name());
+            metrics::gateway_failure(&route.name, if of_the_client { "request" } else { failed.name() });
             let tries = u32::try_from(tried.len()).unwrap_or(u32::MAX);
             let (idempotent, held) = (route.said.upstream_idempotent, self.load.is_held());
             let next = route.after(&Tried { failed, tries, idempotent, held, random: share() }, monotonic());
@@ -255,14 +257,19 @@ pub(super) struct Failure(pub(super) &'static str);
 
 /// Whether nothing of a request was written: no connection was made, or the one it waited for was closed.
 fn is_unsent(error: &legacy::Error) -> bool {
+    error.is_connect() || any(error, hyper::Error::is_canceled)
+}
+
+/// Whether an error, or one that it came of, is of this kind.
+fn any(error: &legacy::Error, is: fn(&hyper::Error) -> bool) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(deeper) = cause {
-        if deeper.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
+        if deeper.downcast_ref::<hyper::Error>().is_some_and(is) {
             return true;
         }
         cause = deeper.source();
     }
-    error.is_connect()
+    false
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -31,7 +31,7 @@ super::table::table! {
         TRIES = CounterKind, "holdfast_gateway_upstream_tries_total" ["route" "try"]
             "Requests that were sent to an upstream, the first time or again.";
         FAILURES = CounterKind, "holdfast_gateway_upstream_failures_total" ["route" "failure"]
-            "Tries that failed: unsent (nothing was written), broken, timed-out, or answered with a 502, 503 or 504 that may be tried again.";
+            "Tries that failed: unsent (nothing was written), broken, timed-out, answered with a 502, 503 or 504 that may be tried again, or request, where the client's body broke off.";
         EXHAUSTED = CounterKind, "holdfast_gateway_retry_budget_exhausted_total" ["route"]
             "Failed tries that could have been sent again, had the route's retry budget not been used up.";
         UPSTREAM_IN_FLIGHT = Gauge, "holdfast_gateway_upstream_in_flight" ["route"]

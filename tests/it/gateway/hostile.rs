@@ -151,3 +151,19 @@ async fn a_second_signal_ends_it_at_once() -> anyhow::Result<()> {
     ensure!(gateway.ended().await?.code() == Some(130));
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_does_not_come_is_not_waited_for() -> anyhow::Result<()> {
+    let _machine = harness::beside_another().await?;
+    let (place, upstream) = (Place::new()?, Upstream::counting().await?);
+    let text = format!("body_idle = \"200ms\"\n{}", file(upstream.address, ""));
+    let gateway = Gateway::configured(&place, &text, &[]).await?;
+    let slow = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n";
+    ensure!(status(&gateway, format!("{slow}\r\nabc").as_bytes()).await? == 502, "some of it may have been sent");
+    ensure!(status(&gateway, format!("{slow}idempotency-key: k\r\n\r\nabc").as_bytes()).await? == 400);
+    let page = String::from_utf8_lossy(&http::get(gateway.admin, "/metrics").await?.body).into_owned();
+    let line = "holdfast_gateway_upstream_failures_total{route=\"charges\",failure=\"request\"} 1\n";
+    ensure!(page.contains(line), "it is not the upstream's: {page}");
+    ensure!(upstream.effects() == 0);
+    Ok(())
+}

@@ -21,8 +21,8 @@ pub struct LayerBody<B: Body> {
     rest: Option<Pin<Box<B>>>,
     trailers: Option<HeaderMap>,
     error: Option<B::Error>,
-    /// The error was held up once, so that what stands before it is sent.
-    has_paused: bool,
+    /// The error was held back once.
+    paused: bool,
     watch: Option<Watch>,
 }
 
@@ -73,17 +73,17 @@ impl<B: Body> LayerBody<B> {
 
     /// What was held back, then the rest as it comes.
     pub(super) fn rest(first: Bytes, rest: Pin<Box<B>>) -> Self {
-        Self { first, rest: Some(rest), trailers: None, error: None, has_paused: false, watch: None }
+        Self { first, rest: Some(rest), trailers: None, error: None, paused: false, watch: None }
     }
 
     /// A body that is here.
     pub(super) fn whole(first: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self { first, rest: None, trailers, error: None, has_paused: false, watch: None }
+        Self { first, rest: None, trailers, error: None, paused: false, watch: None }
     }
 
     /// A body that broke off after this.
     pub(super) fn broken(first: Bytes, error: B::Error) -> Self {
-        Self { first, rest: None, trailers: None, error: Some(error), has_paused: false, watch: None }
+        Self { first, rest: None, trailers: None, error: Some(error), paused: false, watch: None }
     }
 
     pub(super) fn watched(mut self, watch: Watch) -> Self {
@@ -119,15 +119,15 @@ impl<B: Body> Body for LayerBody<B> {
             }
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
-        if this.error.is_some() {
+        if this.error.is_some() && !this.paused {
+            // What comes before it is written while nothing else is there to write: with the error at hand it would be dropped.
+            this.paused = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Some(error) = this.error.take() {
             this.watch = None;
-            if !std::mem::replace(&mut this.has_paused, true) {
-                // A server writes what it has when there is nothing for the moment, and drops it on an error: without this
-                // the caller would get neither the head nor what there is of the body.
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            return Poll::Ready(this.error.take().map(Err));
+            return Poll::Ready(Some(Err(error)));
         }
         if let Some(rest) = &mut this.rest {
             match ready!(rest.as_mut().poll_frame(context)) {
@@ -142,8 +142,8 @@ impl<B: Body> Body for LayerBody<B> {
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 Some(Err(error)) => {
-                    (this.rest, this.error) = (None, Some(error));
-                    return self.poll_frame(context);
+                    (this.rest, this.watch) = (None, None);
+                    return Poll::Ready(Some(Err(error)));
                 }
                 None => this.rest = None,
             }
