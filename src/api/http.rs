@@ -5,8 +5,11 @@
 
 mod answers;
 mod openapi;
+mod pages;
 mod receive;
 mod requests;
+mod shapes;
+mod strict;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -267,8 +270,8 @@ async fn resolve(State(app): App, request: Request) -> Answer<ResolveAnswer> {
 /// What the store knows of a key, with its history.
 #[utoipa::path(get, path = "/v1/keys/{tenant}/{key}", tag = "reservations",
     params(
-        ("tenant" = String, Path, description = "Whose key"),
-        ("key" = String, Path, description = "The idempotency key, percent-encoded"),
+        ("tenant" = shapes::Tenant, Path, description = "Whose key"),
+        ("key" = shapes::Key, Path, description = "The idempotency key, percent-encoded"),
     ),
     responses(
         (status = 200, description = "The record", body = KeyAnswer,
@@ -277,7 +280,9 @@ async fn resolve(State(app): App, request: Request) -> Answer<ResolveAnswer> {
             ("Holdfast-Position" = u64, description = "How far the partition's log was applied: a later `seen`"),
             ("Holdfast-Leader" = String, description = "Where the leader is reached, if another node leads"),
         )),
-        (status = 404, description = "There is no record", body = Problem, content_type = "application/problem+json"),
+        (status = "4XX", description = "It is no key, or no tenant's", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no record", body = Problem,
+            content_type = "application/problem+json"),
         (status = "5XX", description = "Not known now", body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -327,6 +332,7 @@ async fn status(State(app): App) -> Json<StatusAnswer> {
 /// The one before stays valid until the next rotation. The body is `{}`.
 #[utoipa::path(post, path = "/v1/admin/rotate-cluster-key", tag = "admin", request_body = requests::Empty, responses(
     (status = 200, description = "The new key's number", body = ClusterKeyAnswer),
+    (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
     (status = "5XX", description = "Not rotated, or not known", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn rotate_cluster_key(State(app): App, request: Request) -> Result<Json<ClusterKeyAnswer>, ApiError> {
@@ -339,6 +345,7 @@ async fn rotate_cluster_key(State(app): App, request: Request) -> Result<Json<Cl
 /// The body is `{}`.
 #[utoipa::path(post, path = "/v1/admin/accept-clock", tag = "admin", request_body = requests::Empty, responses(
     (status = 200, description = "Log time now", body = ClockAnswer),
+    (status = "4XX", description = "Definitely not done", body = Problem, content_type = "application/problem+json"),
     (status = "5XX", description = "Not accepted, or not known", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn accept_clock(State(app): App, request: Request) -> Result<Json<ClockAnswer>, ApiError> {
@@ -392,9 +399,11 @@ async fn error_index() -> Response {
     ),
 )]
 async fn error_page(uri: Uri, path: Result<Path<String>, PathRejection>) -> Result<Response, ApiError> {
-    let code = path.ok().and_then(|Path(text)| Code::parse(&text));
-    let code = code.ok_or_else(|| ApiError::PathUnknown { path: uri.path().to_owned() })?;
-    Ok(markdown(code.facts().page))
+    let page = path.ok().and_then(|Path(text)| {
+        let own = Code::parse(&text).map(|code| code.facts().page);
+        own.or_else(|| pages::of(&text))
+    });
+    Ok(markdown(page.ok_or_else(|| ApiError::PathUnknown { path: uri.path().to_owned() })?))
 }
 
 fn markdown(text: &'static str) -> Response {

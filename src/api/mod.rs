@@ -11,7 +11,6 @@ mod admin;
 mod answer;
 mod asking;
 mod body;
-mod connection;
 mod control;
 mod convert;
 mod dispatch;
@@ -23,7 +22,6 @@ mod peer;
 mod reply;
 mod scrape;
 mod session;
-mod socket;
 
 pub use self::peer::serve as serve_peers;
 
@@ -36,13 +34,13 @@ use tokio::task::JoinSet;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
-use self::connection::Bounds;
 use self::dispatch::{Dispatch, is_grpc};
 use self::grpc::Services;
 use self::session::Sessions;
 use crate::limits;
 use crate::router::Router;
 use crate::router::cluster::Cluster;
+use crate::server::{self, Bounds};
 
 /// How often the health service looks at the node.
 const HEALTH_PERIOD: Duration = Duration::from_secs(1);
@@ -98,10 +96,11 @@ pub async fn serve(
     let mut watcher = JoinSet::new();
     watcher.spawn(report_health(reporter.clone(), router));
     let mut connections =
-        connection::accept(listener, dispatch, Bounds::of_clients(settings.max_connections), &mut shutdown).await;
+        server::accept(listener, |_| dispatch.clone(), Bounds::of_clients(settings.max_connections), &mut shutdown)
+            .await;
     watcher.shutdown().await;
     end_health(reporter).await;
-    tokio::join!(connection::drain(&mut connections, settings.drain), sessions.drain(settings.drain));
+    tokio::join!(server::drain(&mut connections, settings.drain), sessions.drain(settings.drain));
 }
 
 /// The reflection service (v1) for this package and the health service.

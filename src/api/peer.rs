@@ -14,11 +14,11 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::connection::{self, Bounds};
 use super::forward;
 use crate::limits;
 use crate::raft::{Group, Refused};
 use crate::router::cluster::Cluster;
+use crate::server::{self, Bounds};
 use crate::wire::v1;
 use crate::wire::v1::peer_server::PeerServer;
 
@@ -41,8 +41,9 @@ pub async fn serve(listener: TcpListener, cluster: Arc<Cluster>, mut shutdown: w
     let service = PeerServer::new(Peer { cluster, shutdown: shutdown.clone() })
         .max_decoding_message_size(limits::MAX_PEER_MESSAGE_BYTES)
         .max_encoding_message_size(limits::MAX_PEER_MESSAGE_BYTES);
-    let mut connections = connection::accept(listener, TowerToHyperService::new(service), BOUNDS, &mut shutdown).await;
-    connection::drain(&mut connections, DRAIN).await;
+    let mut connections =
+        server::accept(listener, |_| TowerToHyperService::new(service.clone()), BOUNDS, &mut shutdown).await;
+    server::drain(&mut connections, DRAIN).await;
 }
 
 /// Answers the peers.

@@ -103,10 +103,14 @@ fn curl_line(address: SocketAddr) -> String {
 
 /// A directory that nobody else can read, removed when this is dropped.
 #[derive(Debug)]
-struct TemporaryDir(PathBuf);
+pub(crate) struct TemporaryDir(PathBuf);
 
 impl TemporaryDir {
-    fn make() -> Result<Self, Problem> {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn make() -> Result<Self, Problem> {
         let name = format!("holdfast-dev-{}-{:x}", std::process::id(), crate::clock::wall_unix_ms());
         let path = std::env::temp_dir().join(name);
         // `create` refuses what exists already: what somebody else put there is not taken over.
@@ -115,6 +119,11 @@ impl TemporaryDir {
             .create(&path)
             .with_context(|| format!("cannot make the temporary directory {}: give a --data-dir", path.display()))?;
         Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 }
 

@@ -10,6 +10,7 @@ mod dev;
 mod exit;
 #[cfg(test)]
 mod fake;
+mod gateway;
 #[cfg(test)]
 pub(crate) mod golden;
 mod output;
@@ -43,6 +44,8 @@ enum Command {
     Dev(dev::Dev),
     /// Start a node as a settings file says
     Server(Box<server::Server>),
+    /// Start a reverse proxy that protects the services behind it
+    Gateway(Box<gateway::Gateway>),
     /// Ask a running node, or tell it something; check policy files, plan capacity
     Ctl(ctl::Ctl),
     /// Put load on a running node, measure it and check every answer
@@ -81,6 +84,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let ended = match cli.command {
         Command::Dev(dev) => dev::run(dev),
         Command::Server(server) => server::run(*server),
+        Command::Gateway(gateway) => gateway::run(*gateway),
         Command::Ctl(ctl) => ctl::run(ctl),
         Command::Bench(bench) => bench::run(bench),
     };
@@ -114,6 +118,10 @@ mod tests {
             "holdfast dev --listen 127.0.0.1:0 --data-dir /tmp/h --severity critical",
             "holdfast server --config /etc/holdfast.toml --insecure --homes eu,us --drain-ms 5",
             "holdfast server --data-dir /d --region eu --insecure=false",
+            "holdfast gateway --embedded --upstream http://127.0.0.1:9000",
+            "holdfast gateway --config g.toml --listen 127.0.0.1:0 --admin-listen 127.0.0.1:0",
+            "holdfast gateway --upstream http://a:1,http://b:2 --nodes 10.0.0.1:7400,10.0.0.2:7400",
+            "holdfast gateway --embedded --config g.toml --data-dir /d --severity critical",
             "holdfast ctl status",
             "holdfast ctl --address 127.0.0.1:7400 --output json key show demo order-1",
             "holdfast ctl key show demo order-1 --output json --address http://127.0.0.1:7400",
@@ -164,6 +172,11 @@ mod tests {
             "holdfast",
             "holdfast serve",
             "holdfast dev --severity urgent",
+            "holdfast gateway",
+            "holdfast gateway --embedded",
+            "holdfast gateway --config g.toml --upstream http://a:1",
+            "holdfast gateway --upstream http://a:1 --data-dir /d",
+            "holdfast gateway --upstream http://a:1 --embedded --nodes a:1",
             "holdfast dev --listen 7400",
             "holdfast server --drain-ms soon",
             "holdfast ctl members replace 2",

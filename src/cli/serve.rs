@@ -19,18 +19,26 @@ pub(crate) fn serve(
     settings: NodeSettings,
     announce: impl FnOnce(&Node) -> Result<(), Problem>,
 ) -> Result<Exit, Problem> {
-    raise_open_files();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .thread_name("holdfast")
-        .enable_all()
-        .build()
-        .context("cannot start the threads of the node")?;
+    let runtime = runtime()?;
     let ended = runtime.block_on(run(settings, announce));
     // A start that a signal ended may still be opening the store: what it does is safe to break off, and is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// The threads of a server, and as many files as the system lets it have.
+///
+/// # Errors
+/// When the system gives no threads.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Problem> {
+    raise_open_files();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let builder = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("holdfast")
+        .enable_all()
+        .build();
+    Ok(builder.context("cannot start the threads of the node")?)
 }
 
 /// The usual soft limit of 1,024 files is below what connections and tables take: go up to the hard limit.
@@ -76,7 +84,7 @@ async fn run(settings: NodeSettings, announce: impl FnOnce(&Node) -> Result<(), 
 }
 
 /// A directory or a region that was made with other settings is a wrong setting; every other reason is a failure.
-fn not_started(error: NodeError) -> Problem {
+pub(crate) fn not_started(error: NodeError) -> Problem {
     let exit = match &error {
         NodeError::Store(StoreError::Identity { .. }) | NodeError::Misfit { .. } => Exit::Usage,
         NodeError::Store(StoreError::InUse { .. } | StoreError::Damaged(_) | StoreError::Disk(_))
@@ -87,26 +95,31 @@ fn not_started(error: NodeError) -> Problem {
     Problem { exit, error: error.into() }
 }
 
+/// Ends the process at once.
 #[expect(clippy::exit, reason = "the operator asked twice: nothing that still runs is waited for")]
-fn interrupt(signal: &str) {
+pub(crate) fn interrupt(signal: &str) {
     tracing::warn!(signal, "second signal: ending at once");
     std::process::exit(i32::from(Exit::Interrupted.code()));
 }
 
-/// The signals that end a node.
-struct Signals {
+/// The signals that end a server.
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self, Problem> {
+    /// Listens for them.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn new() -> Result<Self, Problem> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
     }
 
     /// The next one's name.
-    async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",

@@ -226,7 +226,8 @@ fn pointers(written: &[String]) -> Result<Vec<Pointer>, FingerprintError> {
 }
 
 /// The statuses that `2xx` or `404` names.
-fn status_range(text: &str) -> Option<RangeInclusive<u16>> {
+#[must_use]
+pub fn status_range(text: &str) -> Option<RangeInclusive<u16>> {
     const FINAL: RangeInclusive<u16> = 200..=599;
     if let Some(class) = text.strip_suffix("xx") {
         let first = class.parse::<u16>().ok().filter(|class| (2..=5).contains(class) && text.len() == 3)? * 100;

@@ -24,8 +24,8 @@ in TOML files, keeps them where its code is, checks them with `holdfast ctl poli
 `holdfast ctl policy apply` ([how to roll them out](../guides/policies.md)).
 
 **What a node does with them:** it follows `on_lapse`, `lease`, `retention`, what a fingerprint takes, and the limits, for keys that are
-granted from then on. `response.*`, `stage`, `consistency` and `fail` are kept and shown, for
-the gateway and for several regions; no node of one region asks them. An endpoint that no policy names gets the defaults of the
+granted from then on. `response.*`, `stage` and `fail` are kept and shown, and the
+[gateway](../guides/gateway.md) follows them; `consistency` is for several regions. No node of one region asks them. An endpoint that no policy names gets the defaults of the
 setting `severity` ([configuration](configuration.md)).
 
 ```toml

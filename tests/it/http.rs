@@ -27,6 +27,12 @@ impl Answer {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// The stable code of a problem; nothing if it is none.
+    pub(crate) fn code(&self) -> String {
+        let code = self.json().ok().and_then(|problem| problem.get("code")?.as_str().map(str::to_owned));
+        code.unwrap_or_default()
+    }
+
     /// The body as JSON.
     pub(crate) fn json(&self) -> anyhow::Result<serde_json::Value> {
         serde_json::from_slice(&self.body)

@@ -3,7 +3,9 @@
 //! Reading order: `harness` (a node as a process), `client` (both of its APIs), `history` and `checker` (what happened,
 //! and whether it may), `workload` (who makes it happen); then the tests: `life`, `hold`, `keys` and `leases` (one key at a
 //! time), `crash` and `power` (a process, a machine that ends), `faults` and `corruption` (a bad disk), `overload`, `api…`
-//! (hostile input), `policies` (with tenants and quotas), `metrics` (with logs) and `soak`. A region of three nodes: `cluster` (they as processes, in networks of
+//! (hostile input), `policies` (with tenants and quotas), `metrics` (with logs) and `soak`. The proxy before a service: `gateway`;
+//! before an `upstream` that misbehaves, `foreign` and `foreign_clients` (programs that we did not write), `gateway_crash` (a
+//! `gate` dies at every step), `gateway_figures`. A region of three nodes: `cluster` (they as processes, in networks of
 //! `netns`), `nemesis` (what befalls them), and `cluster_…`. Tests of pure code stand in `tests/core` and beside the code.
 
 #![expect(
@@ -29,7 +31,13 @@ mod crash;
 mod damage;
 mod failure;
 mod faults;
+mod foreign;
+mod foreign_clients;
 mod gap;
+mod gate;
+mod gateway;
+mod gateway_crash;
+mod gateway_figures;
 mod harness;
 mod history;
 mod hold;
@@ -52,4 +60,6 @@ mod session;
 mod soak;
 mod strace;
 mod talk;
+mod tap;
+mod upstream;
 mod workload;

@@ -6,6 +6,7 @@ pub(crate) const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["node"],
     &["api", "gateway", "console", "governance"],
+    &["server"],
     &["router"],
     &["region", "global"],
     &["raft"],
@@ -54,9 +55,9 @@ pub(crate) const FOREIGN: &[(&str, &[&str])] = &[
     ("quorum_set", &["raft"]),
     ("governor", &["region"]),
     ("axum", &["api", "gateway", "console"]),
-    ("hyper", &["api", "gateway", "cli"]),
-    ("hyper_util", &["api", "gateway", "cli"]),
-    ("tonic", &["api", "cli", "raft", "router", "peers", "wire"]),
+    ("hyper", &["api", "gateway", "server", "cli"]),
+    ("hyper_util", &["api", "gateway", "server", "cli"]),
+    ("tonic", &["api", "gateway", "cli", "raft", "router", "peers", "wire"]),
     ("tonic::transport::Server", &["api"]),
     ("tonic::service::Routes", &["api"]),
     ("tonic_health", &["api", "cli"]),
@@ -66,7 +67,7 @@ pub(crate) const FOREIGN: &[(&str, &[&str])] = &[
     ("clap", &["cli", "main"]),
     ("anyhow", &["cli", "main"]),
     ("rustix::time::clock_gettime", &["clock"]),
-    ("holdfast_client::proto", &["api", "cli", "router"]),
+    ("holdfast_client::proto", &["api", "gateway", "cli", "router"]),
 ];
 
 /// What is not said, and what is said in its place. Only whole phrases: a mutex may be locked, RocksDB has a block cache.

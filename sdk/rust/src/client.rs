@@ -67,7 +67,7 @@ pub use self::error::{Certainty, Error, codes};
 pub use self::grant::{Grant, TooLate};
 pub use self::types::{
     Asked, Checkpoint, Claim, ClaimOutcome, Claimed, Completed, Envelope, FencingToken, Held, HomeEpoch, KeyState,
-    Outcome, Recorded, Replay, Reserve,
+    NoFencingToken, Outcome, Recorded, Replay, Reserve,
 };
 
 /// Calls that go on without their caller, at a time. Beyond it grants are left to lapse.
@@ -138,8 +138,8 @@ impl Client {
         Builder::default()
     }
 
-    /// Connects: asks the nodes, in their order, for the topology, until one answers.
-    async fn connect(settings: Settings, known: Known) -> Result<Self, Error> {
+    /// A client that has not asked anybody yet.
+    fn new(settings: Settings, known: Known) -> Self {
         let inner = Inner {
             settings,
             known: Mutex::new(known),
@@ -149,10 +149,14 @@ impl Client {
             behind: Mutex::default(),
         };
         let inner = Arc::new(inner);
-        inner.refresh().await.map_err(|failed| failed.end(Certainty::Definite))?;
         let upkeep = keep_up(Arc::downgrade(&inner), Arc::clone(&inner.stale));
         inner.upkeep.lock().unwrap_or_else(PoisonError::into_inner).spawn(upkeep);
-        Ok(Self(inner))
+        Self(inner)
+    }
+
+    /// Asks the nodes, in their order, for the topology, until one answers.
+    async fn refresh(&self) -> Result<(), Error> {
+        self.0.refresh().await.map_err(|failed| failed.end(Certainty::Definite))
     }
 
     /// Asks whether a request may be executed.

@@ -24,10 +24,10 @@ mod stored;
 pub mod grpc;
 
 pub use self::admit::{Admission, Arrived, admit};
-pub use self::compared::{Compared, request_digest};
+pub use self::compared::{Compared, described_headers, request_digest};
 pub use self::fate::{Fate, fate, grpc_fate};
 pub use self::key::{KeyHeaderError, KeyLine, read_key};
-pub use self::mark::{Mark, Status};
+pub use self::mark::{FENCING_TOKEN, Mark, Status};
 pub use self::profile::{InFlight, Profile};
 pub use self::refusal::{About, Answer, Facts, Limit, Quota, Refusal};
 pub use self::rules::{

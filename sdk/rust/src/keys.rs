@@ -17,12 +17,16 @@
 //! Deliberately absent: a clock and a random source (a caller brings both to [`TaggedKey::mint`]), the list of homes
 //! (whether a home exists is the server's to say), and retention.
 
+mod child;
+
 use std::fmt;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use uuid::{Uuid, Variant};
+
+pub(crate) use self::child::child_of_granted;
 
 /// The longest key, in bytes: what one header line and one row of an index hold comfortably, and what other
 /// idempotency APIs allow.

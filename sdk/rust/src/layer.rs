@@ -23,7 +23,8 @@
 //! end), `ending` (what becomes of a response), `recording`, `keeping`; below them `body` and `reading`. `observe` is the
 //! stage that changes nothing. What an answer looks like is [`crate::http`]'s.
 //!
-//! Deliberately absent: retries of the application (a request is executed once for each grant), and policies from the store.
+//! Deliberately absent: retries of the application (a request is executed once for each grant), and policies from the store:
+//! who has them gives [`Builder::rules_of`] what they come to.
 
 mod body;
 mod builder;
@@ -60,11 +61,12 @@ pub use self::body::LayerBody;
 pub use self::builder::Builder;
 pub use self::execution::Execution;
 pub use self::heard::{Heard, Verdict};
+pub use self::serve::Subject;
 
 /// What tells something of a request.
 type Of<T> = Arc<dyn Fn(&Parts) -> T + Send + Sync>;
-/// What has the rules of an endpoint.
-type RulesOf = Arc<dyn Fn(&str) -> Arc<Rules> + Send + Sync>;
+/// What has the rules of a request.
+type RulesOf = Arc<dyn Fn(&Subject<'_>) -> Arc<Rules> + Send + Sync>;
 
 /// What a layer was built with, and the tasks that it runs.
 struct Shared {
@@ -72,6 +74,7 @@ struct Shared {
     tenant: Of<Option<String>>,
     endpoint: Of<String>,
     rules: RulesOf,
+    compare_in_store: bool,
     methods: Vec<Method>,
     pages: String,
     hear: Option<Hear>,

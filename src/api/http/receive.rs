@@ -8,6 +8,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
+use super::strict::Object;
 use crate::api::body;
 use crate::api::error::ApiError;
 use crate::limits;
@@ -18,11 +19,13 @@ const DISCARDED_BYTES: usize = 2 * limits::MAX_HTTP_BODY_BYTES;
 
 const TOO_LARGE: ApiError = ApiError::BodyTooLarge { most_bytes: limits::MAX_HTTP_BODY_BYTES };
 
-/// Reads the whole body as JSON.
+/// Reads the whole body as a JSON object.
 pub(super) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
     let (head, mut incoming) = request.into_parts();
     match read(&head.headers, &mut incoming).await {
-        Ok(text) => serde_json::from_slice(&text).map_err(|error| ApiError::Body(explain(&error))),
+        Ok(text) => serde_json::from_slice::<Object<T>>(&text)
+            .map(|object| object.0)
+            .map_err(|error| ApiError::Body(explain(&error))),
         Err(refusal) => {
             discard(&head.headers, incoming).await;
             Err(refusal)

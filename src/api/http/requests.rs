@@ -13,6 +13,11 @@ use holdfast_client::proto::v1;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use super::shapes::{
+    Actor, Base64, CheckpointName, ClientVersion, EndpointName, FingerprintHex, Key, Method, NonceHex, Reason,
+    RequestHeader, ResponseHeader, Tenant, Token, Unsigned,
+};
+use super::strict::{Object, Whole};
 use crate::api::error::{ApiError, Code};
 
 /// Asks to execute.
@@ -20,33 +25,35 @@ use crate::api::error::{ApiError, Code};
 #[serde(deny_unknown_fields)]
 pub(super) struct ReserveRequest {
     /// Whose key: 1-64 of `A-Z a-z 0-9 . _ -`.
-    #[schema(example = "acme", min_length = 1, max_length = 64)]
+    #[schema(value_type = Tenant, example = "acme")]
     tenant: String,
     /// The idempotency key: 1-255 visible ASCII characters.
-    #[schema(example = "order-4711", min_length = 1, max_length = 255)]
+    #[schema(value_type = Key, example = "order-4711")]
     key: String,
     /// The endpoint contract's name. Absent: method and path of `request`, else `default`.
-    #[schema(example = "POST /v1/charges", max_length = 256)]
+    #[schema(value_type = Option<EndpointName>, example = "POST /v1/charges")]
     endpoint: Option<String>,
     /// The caller's own digest of the request: 1-64 bytes in hex. Either this or `request`.
-    #[schema(example = "9f86d081884c7d65", min_length = 2, max_length = 128)]
+    #[schema(value_type = Option<FingerprintHex>, example = "9f86d081884c7d65")]
     fingerprint: Option<String>,
     /// The request, for the store to digest (fingerprint v1). Either this or `fingerprint`.
-    request: Option<FingerprintedRequest>,
+    #[schema(value_type = Option<FingerprintedRequest>)]
+    request: Option<Object<FingerprintedRequest>>,
     /// 1-64 random bytes in hex that name this attempt. Without one, a lost answer is not given again.
-    #[schema(example = "0102030405060708090a0b0c0d0e0f10", min_length = 2, max_length = 128)]
+    #[schema(value_type = Option<NonceHex>, example = "0102030405060708090a0b0c0d0e0f10")]
     nonce: Option<String>,
     /// Such as `acme-pay/2.3.1`, for metrics.
-    #[schema(max_length = 64)]
+    #[schema(value_type = Option<ClientVersion>)]
     client_version: Option<String>,
     /// The grant's lease. Absent: the policy's.
-    #[schema(minimum = 50, maximum = 3_600_000)]
-    lease_ms: Option<u32>,
+    #[schema(value_type = Option<u32>, minimum = 50, maximum = 3_600_000)]
+    lease_ms: Option<Whole<u32>>,
     /// How long to wait while another attempt is in flight. Absent: 0.
-    #[schema(maximum = 60_000)]
-    wait_ms: Option<u32>,
+    #[schema(value_type = Option<u32>, maximum = 60_000)]
+    wait_ms: Option<Whole<u32>>,
     /// The largest `position` that the caller has seen of the key's partition: the answer is no older.
-    seen: Option<u64>,
+    #[schema(value_type = Option<Unsigned>)]
+    seen: Option<Whole<u64>>,
 }
 
 /// A request for the store to digest.
@@ -54,16 +61,18 @@ pub(super) struct ReserveRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct FingerprintedRequest {
     /// The method as it was sent.
-    #[schema(example = "POST")]
+    #[schema(value_type = Method, example = "POST")]
     method: String,
     /// The path as it was sent, query included: part of the fingerprint. Without its query it is also in the default of
     /// `endpoint`.
     #[schema(example = "/v1/charges")]
     path: String,
     /// `[name, value]` pairs. One character of a value is one byte (ISO 8859-1).
+    #[schema(value_type = Vec<RequestHeader>)]
     #[serde(default)]
     headers: Vec<(String, String)>,
     /// The body, base64 with padding (RFC 4648 section 4).
+    #[schema(value_type = Base64)]
     #[serde(default)]
     body_base64: String,
 }
@@ -74,12 +83,14 @@ pub(super) struct FingerprintedRequest {
 #[schema(as = EnvelopeInput)]
 pub(super) struct Envelope {
     /// The HTTP status.
-    #[schema(minimum = 100, maximum = 599, example = 201)]
-    status: u32,
+    #[schema(value_type = u32, minimum = 100, maximum = 599, example = 201)]
+    status: Whole<u32>,
     /// `[name, value]` pairs in the order they were sent. One character of a value is one byte (ISO 8859-1).
+    #[schema(value_type = Vec<ResponseHeader>)]
     #[serde(default)]
     headers: Vec<(String, String)>,
     /// The body, base64 with padding (RFC 4648 section 4).
+    #[schema(value_type = Base64)]
     #[serde(default)]
     body_base64: String,
 }
@@ -89,16 +100,20 @@ pub(super) struct Envelope {
 #[serde(deny_unknown_fields)]
 pub(super) struct CompleteRequest {
     /// Whose key.
+    #[schema(value_type = Tenant)]
     tenant: String,
     /// The idempotency key.
+    #[schema(value_type = Key)]
     key: String,
     /// The grant's token, as `granted` had it.
+    #[schema(value_type = Token)]
     token: String,
     /// The response that every retry gets.
-    envelope: Envelope,
+    #[schema(value_type = Envelope)]
+    envelope: Object<Envelope>,
     /// How long to keep it. Absent: the policy's.
-    #[schema(minimum = 1_000, maximum = 34_560_000_000_u64)]
-    retention_ms: Option<u64>,
+    #[schema(value_type = Option<u64>, minimum = 1_000, maximum = 34_560_000_000_u64)]
+    retention_ms: Option<Whole<u64>>,
 }
 
 /// Gives a grant back: nothing ran.
@@ -106,10 +121,13 @@ pub(super) struct CompleteRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct ReleaseRequest {
     /// Whose key.
+    #[schema(value_type = Tenant)]
     tenant: String,
     /// The idempotency key.
+    #[schema(value_type = Key)]
     key: String,
     /// The grant's token.
+    #[schema(value_type = Token)]
     token: String,
 }
 
@@ -118,14 +136,17 @@ pub(super) struct ReleaseRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct ExtendRequest {
     /// Whose key.
+    #[schema(value_type = Tenant)]
     tenant: String,
     /// The idempotency key.
+    #[schema(value_type = Key)]
     key: String,
     /// The grant's token.
+    #[schema(value_type = Token)]
     token: String,
     /// The new lease.
-    #[schema(minimum = 50, maximum = 3_600_000)]
-    lease_ms: u32,
+    #[schema(value_type = u32, minimum = 50, maximum = 3_600_000)]
+    lease_ms: Whole<u32>,
 }
 
 /// Stores a recovery point with a grant.
@@ -133,13 +154,17 @@ pub(super) struct ExtendRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct CheckpointRequest {
     /// Whose key.
+    #[schema(value_type = Tenant)]
     tenant: String,
     /// The idempotency key.
+    #[schema(value_type = Key)]
     key: String,
     /// The grant's token.
+    #[schema(value_type = Token)]
     token: String,
     /// The recovery point.
-    checkpoint: Checkpoint,
+    #[schema(value_type = Checkpoint)]
+    checkpoint: Object<Checkpoint>,
 }
 
 /// A named recovery point.
@@ -148,9 +173,10 @@ pub(super) struct CheckpointRequest {
 #[schema(as = CheckpointInput)]
 pub(super) struct Checkpoint {
     /// Which step is done.
-    #[schema(min_length = 1, max_length = 64, example = "card-charged")]
+    #[schema(value_type = CheckpointName, example = "card-charged")]
     name: String,
     /// What the next attempt needs to go on: up to 8 KiB, base64 with padding.
+    #[schema(value_type = Base64)]
     #[serde(default)]
     data_base64: String,
 }
@@ -160,17 +186,20 @@ pub(super) struct Checkpoint {
 #[serde(deny_unknown_fields)]
 pub(super) struct ClaimRequest {
     /// Whose key.
+    #[schema(value_type = Tenant)]
     tenant: String,
     /// The idempotency key.
+    #[schema(value_type = Key)]
     key: String,
     /// Who takes over.
-    #[schema(min_length = 1, max_length = 128, example = "recovery-1")]
+    #[schema(value_type = Actor, example = "recovery-1")]
     worker: String,
     /// 1-64 random bytes in hex that name this attempt.
+    #[schema(value_type = Option<NonceHex>)]
     nonce: Option<String>,
     /// The lease. Absent: the one that the key was granted under.
-    #[schema(minimum = 50, maximum = 3_600_000)]
-    lease_ms: Option<u32>,
+    #[schema(value_type = Option<u32>, minimum = 50, maximum = 3_600_000)]
+    lease_ms: Option<Whole<u32>>,
 }
 
 /// An operator's verdict on a key whose outcome is unknown.
@@ -178,20 +207,24 @@ pub(super) struct ClaimRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct ResolveRequest {
     /// Whose key.
+    #[schema(value_type = Tenant)]
     tenant: String,
     /// The idempotency key.
+    #[schema(value_type = Key)]
     key: String,
     /// The fencing token that was looked at.
-    fencing: FencingToken,
+    #[schema(value_type = FencingToken)]
+    fencing: Object<FencingToken>,
     /// What happened.
     verdict: Verdict,
     /// The response that every retry gets: with `executed` only.
-    envelope: Option<Envelope>,
+    #[schema(value_type = Option<Envelope>)]
+    envelope: Option<Object<Envelope>>,
     /// Who decided.
-    #[schema(min_length = 1, max_length = 128)]
+    #[schema(value_type = Actor)]
     actor: String,
     /// Why.
-    #[schema(min_length = 1, max_length = 512)]
+    #[schema(value_type = Reason)]
     reason: String,
 }
 
@@ -201,9 +234,11 @@ pub(super) struct ResolveRequest {
 #[schema(as = FencingTokenInput)]
 pub(super) struct FencingToken {
     /// The epoch of the key's home.
-    epoch: u64,
+    #[schema(value_type = Unsigned)]
+    epoch: Whole<u64>,
     /// The position in the epoch's stream.
-    sequence: u64,
+    #[schema(value_type = Unsigned)]
+    sequence: Whole<u64>,
 }
 
 /// What happened.
@@ -232,7 +267,7 @@ impl ReserveRequest {
             (Some(digest), None) => {
                 Some(v1::fingerprint::Kind::Digest(hex(&digest, Code::FingerprintInvalid, "fingerprint")?))
             }
-            (None, Some(request)) => Some(v1::fingerprint::Kind::Request(request.into_message()?)),
+            (None, Some(Object(request))) => Some(v1::fingerprint::Kind::Request(request.into_message()?)),
         };
         Ok(v1::ReserveRequest {
             tenant: self.tenant,
@@ -241,9 +276,9 @@ impl ReserveRequest {
             fingerprint: Some(v1::Fingerprint { kind }),
             nonce: nonce(self.nonce.as_deref())?,
             client_version: self.client_version.unwrap_or_default(),
-            lease_ms: self.lease_ms,
-            wait_ms: self.wait_ms,
-            seen: self.seen,
+            lease_ms: self.lease_ms.map(whole),
+            wait_ms: self.wait_ms.map(whole),
+            seen: self.seen.map(whole),
         })
     }
 }
@@ -262,7 +297,7 @@ impl FingerprintedRequest {
 impl Envelope {
     fn into_message(self) -> Result<v1::Envelope, ApiError> {
         Ok(v1::Envelope {
-            status: self.status,
+            status: self.status.0,
             headers: headers(self.headers, Code::EnvelopeInvalid, "envelope.headers")?,
             body: base64(&self.body_base64, Code::EnvelopeInvalid, "envelope.body_base64")?,
         })
@@ -275,8 +310,8 @@ impl CompleteRequest {
             tenant: self.tenant,
             key: self.key,
             token: self.token,
-            envelope: Some(self.envelope.into_message()?),
-            retention_ms: self.retention_ms,
+            envelope: Some(self.envelope.0.into_message()?),
+            retention_ms: self.retention_ms.map(whole),
         })
     }
 }
@@ -289,13 +324,13 @@ impl ReleaseRequest {
 
 impl ExtendRequest {
     pub(super) fn into_message(self) -> v1::ExtendRequest {
-        v1::ExtendRequest { tenant: self.tenant, key: self.key, token: self.token, lease_ms: self.lease_ms }
+        v1::ExtendRequest { tenant: self.tenant, key: self.key, token: self.token, lease_ms: self.lease_ms.0 }
     }
 }
 
 impl CheckpointRequest {
     pub(super) fn into_message(self) -> Result<v1::CheckpointRequest, ApiError> {
-        let Checkpoint { name, data_base64 } = self.checkpoint;
+        let Object(Checkpoint { name, data_base64 }) = self.checkpoint;
         let data = base64(&data_base64, Code::CheckpointInvalid, "checkpoint.data_base64")?;
         Ok(v1::CheckpointRequest {
             tenant: self.tenant,
@@ -313,7 +348,7 @@ impl ClaimRequest {
             key: self.key,
             worker: self.worker,
             nonce: nonce(self.nonce.as_deref())?,
-            lease_ms: self.lease_ms,
+            lease_ms: self.lease_ms.map(whole),
         })
     }
 }
@@ -321,7 +356,9 @@ impl ClaimRequest {
 impl ResolveRequest {
     pub(super) fn into_message(self) -> Result<v1::ResolveRequest, ApiError> {
         let verdict = match (self.verdict, self.envelope) {
-            (Verdict::Executed, Some(envelope)) => v1::resolve_request::Verdict::Executed(envelope.into_message()?),
+            (Verdict::Executed, Some(Object(envelope))) => {
+                v1::resolve_request::Verdict::Executed(envelope.into_message()?)
+            }
             (Verdict::NotExecuted, None) => v1::resolve_request::Verdict::NotExecuted(v1::NotExecuted {}),
             (Verdict::Executed, None) => {
                 let detail = "the verdict is executed and there is no envelope: send the response that retries get";
@@ -332,7 +369,7 @@ impl ResolveRequest {
                 return Err(input(Code::VerdictInvalid, "envelope", detail.to_owned()));
             }
         };
-        let FencingToken { epoch, sequence } = self.fencing;
+        let Object(FencingToken { epoch: Whole(epoch), sequence: Whole(sequence) }) = self.fencing;
         Ok(v1::ResolveRequest {
             tenant: self.tenant,
             key: self.key,
@@ -342,6 +379,10 @@ impl ResolveRequest {
             reason: self.reason,
         })
     }
+}
+
+fn whole<T>(number: Whole<T>) -> T {
+    number.0
 }
 
 fn input(code: Code, field: &'static str, detail: String) -> ApiError {

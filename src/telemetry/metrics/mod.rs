@@ -7,6 +7,7 @@
 //! Deliberately absent: a metrics library (docs/adr/0008-dependencies.md says why).
 
 mod cells;
+pub mod gateway;
 mod page;
 mod process;
 mod record;
@@ -16,6 +17,10 @@ mod sets;
 pub mod table;
 
 pub use cells::{Counter, Histogram};
+pub use gateway::{
+    GatewayGauges, RouteGauges, gateway_answered, gateway_exhausted, gateway_failure, gateway_in_flight,
+    gateway_refused, gateway_retry_succeeded, gateway_try, write_gateway,
+};
 pub use page::{CONTENT_TYPE, Page, Samples};
 pub use record::{
     Change, Direction, Forwarded, Limit, Method, Outcome, Overload, Whose, applied, batch, call, changed, forwarded,

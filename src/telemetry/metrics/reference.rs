@@ -14,6 +14,8 @@ const HEAD: &str = "\
 `GET /metrics` on the API's port answers in Prometheus' text format. [deploy/prometheus](../../deploy/prometheus) has a
 scrape configuration and alert rules.
 
+What a gateway counts stands with [its settings](gateway.md#metrics-requests).
+
 Counters begin at zero when the process starts. Gauges are read at the moment of the scrape. Nothing here names an
 idempotency key, a token or a nonce.
 

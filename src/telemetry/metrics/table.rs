@@ -111,6 +111,7 @@ macro_rules! table {
 }
 
 use Kind::{Counter, Gauge, Histogram};
+pub(super) use table;
 
 table! {
     "Calls" {

@@ -114,11 +114,22 @@ impl Builder {
     /// # Errors
     /// When an address is none, or no node answers.
     pub async fn connect(self) -> Result<Client, Error> {
+        let client = self.connect_lazy()?;
+        client.refresh().await?;
+        Ok(client)
+    }
+
+    /// A client that learns of the nodes when it is first used, or when one answers: for a program that starts before its store.
+    /// Called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// When an address is none.
+    pub fn connect_lazy(self) -> Result<Client, Error> {
         let Self { nodes, settings, budget } = self;
         let nodes = nodes.iter().map(|address| Node::new(&url(address), &settings)).collect::<Result<Vec<_>, _>>();
         let nodes = nodes.map_err(|message| {
             Failed::for_good(codes::UNREACHABLE, Certainty::Definite, message).end(Certainty::Definite)
         })?;
-        Client::connect(settings, Known::new(nodes, Budget::new(budget, Moment::now()))).await
+        Ok(Client::new(settings, Known::new(nodes, Budget::new(budget, Moment::now()))))
     }
 }

@@ -9,6 +9,7 @@ use super::clock::Moment;
 use super::error::{Error, Failed};
 use super::types::{Checkpoint, Completed, Envelope, FencingToken, Held, KeyState, Recorded, from_millis, millis};
 use super::{Client, OnDrop};
+use crate::keys::{IdempotencyKey, child_of_granted};
 use crate::proto::v1;
 use crate::proto::v1::session_answer::Answer;
 use crate::proto::v1::session_call::Call;
@@ -116,6 +117,12 @@ impl Grant {
     #[must_use]
     pub fn fencing(&self) -> FencingToken {
         self.fencing
+    }
+
+    /// The key that a step of this execution sends on: see [`IdempotencyKey::child`].
+    #[must_use]
+    pub fn child(&self, step: &str) -> IdempotencyKey {
+        child_of_granted(&self.names.key, step)
     }
 
     /// Which attempt this is, from 1.

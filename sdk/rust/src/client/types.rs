@@ -1,6 +1,7 @@
 //! What goes into calls and comes out of them.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -193,6 +194,17 @@ pub struct Replay {
 }
 
 /// What a side effect's sink compares: strictly increasing for one key.
+///
+/// As text, such as in the header `Holdfast-Fencing-Token`, it is `<epoch>.<sequence>`. That is two integers and no decimal
+/// number: 1.10 is greater than 1.9.
+///
+/// ```
+/// use holdfast_client::client::FencingToken;
+/// let (earlier, later): (FencingToken, FencingToken) = ("1.9".parse()?, "1.10".parse()?);
+/// assert!(earlier < later && later < "2.1".parse()?);
+/// assert_eq!(later.to_string(), "1.10");
+/// # Ok::<(), holdfast_client::client::NoFencingToken>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FencingToken {
     /// The epoch of the key's home.
@@ -204,6 +216,29 @@ pub struct FencingToken {
 impl FencingToken {
     pub(super) fn from_message(message: Option<v1::FencingToken>) -> Self {
         message.map_or_else(Self::default, |token| Self { epoch: token.epoch, sequence: token.sequence })
+    }
+}
+
+impl fmt::Display for FencingToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.sequence)
+    }
+}
+
+/// A text is no fencing token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a fencing token is <epoch>.<sequence>, two decimal u64 without signs and leading zeros")]
+pub struct NoFencingToken;
+
+impl FromStr for FencingToken {
+    type Err = NoFencingToken;
+
+    /// Takes the one spelling that it is written in, so that tokens that are equal are equal texts.
+    fn from_str(text: &str) -> Result<Self, NoFencingToken> {
+        let (epoch, sequence) = text.split_once('.').ok_or(NoFencingToken)?;
+        let part = |text: &str| text.parse().map_err(|_| NoFencingToken);
+        let token = Self { epoch: part(epoch)?, sequence: part(sequence)? };
+        if token.to_string() == text { Ok(token) } else { Err(NoFencingToken) }
     }
 }
 

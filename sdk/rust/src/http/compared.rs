@@ -1,8 +1,10 @@
 //! What a request is compared by: fingerprint v1 of it, or of as much of it as was held back.
 
+use bytes::Bytes;
 use http::{HeaderMap, Method};
 use sha2::{Digest as _, Sha256};
 
+use super::rules::is_never_stored;
 use crate::fingerprint::{Request, Selection, fingerprint_v1};
 
 /// What is known of a body when the request is compared.
@@ -17,6 +19,24 @@ pub enum Compared<'a> {
 
 /// Begins what is hashed where a body was not compared whole, so that it never equals a body that was.
 const FIRST_DOMAIN: &[u8] = b"holdfast-compared-first-v1";
+
+/// What a node takes of a request's headers: lines, and bytes of names and values together.
+const MAX_LINES: usize = 128;
+const MAX_BYTES: usize = 32 * 1024;
+
+/// The headers of a request that the store compares itself: all but those of one connection, one moment or one trace, which
+/// no selection means. None: there are more than it takes, and the request is digested here.
+///
+/// Credentials are among them: a policy may say that they count.
+#[must_use]
+pub fn described_headers(headers: &HeaderMap) -> Option<Vec<(String, Bytes)>> {
+    let counts = |name: &str| !is_never_stored(name);
+    let lines = headers.iter().filter(|(name, _)| counts(name.as_str()));
+    let described: Vec<(String, Bytes)> =
+        lines.map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))).collect();
+    let bytes: usize = described.iter().map(|(name, value)| name.len().saturating_add(value.len())).sum();
+    (described.len() <= MAX_LINES && bytes <= MAX_BYTES).then_some(described)
+}
 
 /// The digest of a request under `selection`, for the store to compare. `target` is path and query as they were sent: the
 /// selection knows it as `:path`.
@@ -69,5 +89,25 @@ mod tests {
         ] {
             assert_ne!(base, other);
         }
+    }
+
+    #[test]
+    fn what_the_store_compares_is_what_may_count_within_its_bounds() {
+        let mut headers = HeaderMap::new();
+        for name in ["content-type", "x-account", "authorization", "te", "traceparent", "idempotency-key"] {
+            headers.insert(name, HeaderValue::from_static("v"));
+        }
+        let names = |headers: &HeaderMap| -> Option<Vec<String>> {
+            Some(described_headers(headers)?.into_iter().map(|(name, _)| name).collect())
+        };
+        assert_eq!(names(&headers).unwrap_or_default(), ["content-type", "x-account", "authorization"]);
+        headers.append("x-account", HeaderValue::from_static("w"));
+        assert_eq!(names(&headers).map(|names| names.len()), Some(4), "a repeated header stays repeated");
+        let large = HeaderValue::from_str(&"v".repeat(MAX_BYTES)).expect("a value");
+        assert_eq!(names(&HeaderMap::from_iter([(http::header::ETAG, large)])), None);
+        for _ in 0..MAX_LINES {
+            headers.append("x-many", HeaderValue::from_static("v"));
+        }
+        assert_eq!(names(&headers), None);
     }
 }

@@ -9,6 +9,10 @@ use super::key::KeyLine;
 use super::profile::{Profile, RESULT};
 use super::stored::Unavailable;
 
+/// What a request to an effect's target bears: the fencing token of the grant that it is executed under, as
+/// [`FencingToken`](crate::client::FencingToken) writes it.
+pub const FENCING_TOKEN: HeaderName = HeaderName::from_static("holdfast-fencing-token");
+
 /// What was done, as the header `Idempotency-Status` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {

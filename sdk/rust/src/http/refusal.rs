@@ -92,6 +92,32 @@ pub enum Refusal {
         /// SHA-256 of the body in lower-case hex, where it is known.
         sha256: Option<String>,
     },
+    /// A gateway has no route for it.
+    RouteUnknown,
+    /// A gateway does not take its head.
+    RequestRefused {
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A gateway makes no tunnels.
+    TunnelRefused,
+    /// A gateway did not reach the upstream: nothing of the request was written.
+    UpstreamUnreachable {
+        /// When to ask again, in milliseconds.
+        retry_after_ms: u64,
+    },
+    /// The upstream did not begin its answer in time.
+    UpstreamTimeout {
+        /// How long was waited, in milliseconds.
+        limit_ms: u64,
+    },
+    /// The connection to the upstream broke off while the request was on it.
+    UpstreamBroken,
+    /// The upstream has as many requests of a gateway as it may.
+    GatewayOverloaded {
+        /// When to ask again, in milliseconds.
+        retry_after_ms: u64,
+    },
 }
 
 /// A limit that was met.
@@ -176,7 +202,14 @@ impl Refusal {
             | Self::StoreRefused { .. }
             | Self::RateLimited(_)
             | Self::QuotaExceeded(_)
-            | Self::ReplayUnavailable { .. } => self.facts().status,
+            | Self::ReplayUnavailable { .. }
+            | Self::RouteUnknown
+            | Self::RequestRefused { .. }
+            | Self::TunnelRefused
+            | Self::UpstreamUnreachable { .. }
+            | Self::UpstreamTimeout { .. }
+            | Self::UpstreamBroken
+            | Self::GatewayOverloaded { .. } => self.facts().status,
         }
     }
 
@@ -186,7 +219,9 @@ impl Refusal {
         match self {
             Self::InProgress { retry_after_ms }
             | Self::InDoubt { retry_after_ms }
-            | Self::StoreUnavailable { retry_after_ms, .. } => Some(*retry_after_ms),
+            | Self::StoreUnavailable { retry_after_ms, .. }
+            | Self::UpstreamUnreachable { retry_after_ms }
+            | Self::GatewayOverloaded { retry_after_ms } => Some(*retry_after_ms),
             Self::RateLimited(limit) | Self::QuotaExceeded(limit) => Some(limit.retry_after_ms),
             // Elsewhere, and at once.
             Self::Superseded { .. } => Some(0),
@@ -200,7 +235,12 @@ impl Refusal {
             | Self::OutcomeUnknown { .. }
             | Self::StoreRefused { .. }
             | Self::KeyExpired
-            | Self::ReplayUnavailable { .. } => None,
+            | Self::ReplayUnavailable { .. }
+            | Self::RouteUnknown
+            | Self::RequestRefused { .. }
+            | Self::TunnelRefused
+            | Self::UpstreamTimeout { .. }
+            | Self::UpstreamBroken => None,
         }
     }
 
@@ -246,6 +286,27 @@ impl Refusal {
             Self::ReplayUnavailable { why: Unavailable::Streaming, status, .. } => {
                 format!("it was executed and answered with {} in a stream: do not send it again", status.as_u16())
             }
+            Self::RouteUnknown => "nothing is served at this host, method and path".to_owned(),
+            Self::RequestRefused { detail } => detail.clone(),
+            Self::TunnelRefused => "this is no proxy for CONNECT".to_owned(),
+            Self::UpstreamUnreachable { .. } => {
+                "the service behind this gateway takes no connection. It was not executed now: send the same request with the \
+                 same key again"
+                    .to_owned()
+            }
+            Self::UpstreamTimeout { limit_ms } => format!(
+                "the service behind this gateway did not answer within {limit_ms} ms, and may have executed it: send the same \
+                 request with the same key again"
+            ),
+            Self::UpstreamBroken => {
+                "the connection to the service behind this gateway broke off, and it may have been executed: send the same \
+                 request with the same key again"
+                    .to_owned()
+            }
+            Self::GatewayOverloaded { .. } => {
+                "the service behind this gateway has as many requests as it may. It was not executed now: send it again later"
+                    .to_owned()
+            }
         }
     }
 
@@ -255,7 +316,7 @@ impl Refusal {
         let status = self.status(about.rules);
         let mut headers = self.headers(about);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        Answer { status, headers, body: Bytes::from(self.problem(status, about.pages)) }
+        Answer { status, headers, body: Bytes::from(self.problem(status, about)) }
     }
 
     /// The answer as gRPC has it: nothing but headers, the status among them.
@@ -316,13 +377,20 @@ impl Refusal {
             | Self::StoreUnavailable { .. }
             | Self::StoreRefused { .. }
             | Self::KeyExpired
-            | Self::ReplayUnavailable { .. } => {}
+            | Self::ReplayUnavailable { .. }
+            | Self::RouteUnknown
+            | Self::RequestRefused { .. }
+            | Self::TunnelRefused
+            | Self::UpstreamUnreachable { .. }
+            | Self::UpstreamTimeout { .. }
+            | Self::UpstreamBroken
+            | Self::GatewayOverloaded { .. } => {}
         }
         headers
     }
 
-    fn problem(&self, status: StatusCode, pages: &str) -> String {
-        let facts = self.facts();
+    fn problem(&self, status: StatusCode, about: &About<'_>) -> String {
+        let (facts, pages) = (self.facts(), about.pages);
         let mut problem = format!(
             "{{\"type\":{},\"title\":{},\"status\":{},\"detail\":{},\"code\":{},\"retryable\":{}",
             quoted(&format!("{pages}{}", facts.code)),
@@ -339,8 +407,25 @@ impl Refusal {
                 format!(",\"reason\":{reason},\"response\":{{\"status\":{},\"sha256\":{sha256}}}", status.as_u16());
             problem.push_str(&stored);
         }
+        if about.rules.profile() == Profile::Stripe {
+            // What Stripe's libraries make their exceptions of; RFC 9457 lets a problem have members of its own.
+            let (kind, code) = self.stripe_error(status);
+            let (kind, code, message) = (quoted(kind), quoted(code), quoted(&self.detail()));
+            problem.push_str(&format!(",\"error\":{{\"type\":{kind},\"code\":{code},\"message\":{message}}}"));
+        }
         problem.push('}');
         problem
+    }
+
+    /// The type and the code of the error that Stripe's libraries know.
+    fn stripe_error(&self, status: StatusCode) -> (&'static str, &'static str) {
+        if matches!(self, Self::KeyReused) {
+            return ("idempotency_error", self.code());
+        }
+        if matches!(self, Self::InProgress { .. }) {
+            return ("invalid_request_error", "idempotency_key_in_use");
+        }
+        (if status.is_server_error() { "api_error" } else { "invalid_request_error" }, self.code())
     }
 }
 

@@ -274,6 +274,13 @@ impl Rules {
         Self { retention: Some(retention), window: retention, ..self }
     }
 
+    /// How old a request may be that says when it was first sent: the retention of the store's policy, where that is known and
+    /// not asked for. Default: the severity's.
+    #[must_use]
+    pub fn with_window(self, window: Duration) -> Self {
+        Self { window: window.clamp(*RETENTION.start(), *RETENTION.end()), ..self }
+    }
+
     /// How long a request waits for an attempt of its key that runs elsewhere: up to 60 s. Default: 10 s.
     #[must_use]
     pub fn with_wait(self, wait: Duration) -> Self {

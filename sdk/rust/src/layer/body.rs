@@ -21,6 +21,8 @@ pub struct LayerBody<B: Body> {
     rest: Option<Pin<Box<B>>>,
     trailers: Option<HeaderMap>,
     error: Option<B::Error>,
+    /// The error was held back once.
+    paused: bool,
     watch: Option<Watch>,
 }
 
@@ -71,17 +73,17 @@ impl<B: Body> LayerBody<B> {
 
     /// What was held back, then the rest as it comes.
     pub(super) fn rest(first: Bytes, rest: Pin<Box<B>>) -> Self {
-        Self { first, rest: Some(rest), trailers: None, error: None, watch: None }
+        Self { first, rest: Some(rest), trailers: None, error: None, paused: false, watch: None }
     }
 
     /// A body that is here.
     pub(super) fn whole(first: Bytes, trailers: Option<HeaderMap>) -> Self {
-        Self { first, rest: None, trailers, error: None, watch: None }
+        Self { first, rest: None, trailers, error: None, paused: false, watch: None }
     }
 
     /// A body that broke off after this.
     pub(super) fn broken(first: Bytes, error: B::Error) -> Self {
-        Self { first, rest: None, trailers: None, error: Some(error), watch: None }
+        Self { first, rest: None, trailers: None, error: Some(error), paused: false, watch: None }
     }
 
     pub(super) fn watched(mut self, watch: Watch) -> Self {
@@ -117,6 +119,12 @@ impl<B: Body> Body for LayerBody<B> {
             }
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
+        if this.error.is_some() && !this.paused {
+            // What comes before it is written while nothing else is there to write: with the error at hand it would be dropped.
+            this.paused = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if let Some(error) = this.error.take() {
             this.watch = None;
             return Poll::Ready(Some(Err(error)));
@@ -151,9 +159,16 @@ impl<B: Body> Body for LayerBody<B> {
 
     fn size_hint(&self) -> SizeHint {
         let first = u64::try_from(self.first.len()).unwrap_or(u64::MAX);
-        let Some(rest) = &self.rest else { return SizeHint::with_exact(first) };
-        let rest = rest.size_hint();
         let mut hint = SizeHint::new();
+        let Some(rest) = &self.rest else {
+            // Of one that broke off more was promised: were this its size, whoever sends it would take it for whole.
+            if self.error.is_some() {
+                hint.set_lower(first);
+                return hint;
+            }
+            return SizeHint::with_exact(first);
+        };
+        let rest = rest.size_hint();
         hint.set_lower(rest.lower().saturating_add(first));
         if let Some(upper) = rest.upper() {
             hint.set_upper(upper.saturating_add(first));

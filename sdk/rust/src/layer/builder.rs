@@ -8,7 +8,7 @@ use http::request::Parts;
 
 use super::heard::Heard;
 use super::tasks::Tasks;
-use super::{IdempotencyLayer, Shared};
+use super::{IdempotencyLayer, Shared, Subject};
 use crate::client::Client;
 use crate::http::{Rules, endpoint_name};
 
@@ -31,6 +31,7 @@ impl Builder {
             tenant: Arc::new(|_| Some("default".to_owned())),
             endpoint: Arc::new(|parts| endpoint_name(parts.method.as_str(), parts.uri.path())),
             rules: Arc::new(move |_| Arc::clone(&rules)),
+            compare_in_store: false,
             methods: vec![Method::POST, Method::PATCH],
             pages: "/errors/".to_owned(),
             hear: None,
@@ -74,9 +75,18 @@ impl Builder {
         self.rules_of(move |_| Arc::clone(&rules))
     }
 
-    /// The rules of an endpoint, by its name. Asked for every request, so that they may change while the layer runs.
-    pub fn rules_of(mut self, rules: impl Fn(&str) -> Arc<Rules> + Send + Sync + 'static) -> Self {
+    /// The rules of a request, by its tenant and endpoint. Asked for every request, so that they may change while the layer
+    /// runs.
+    pub fn rules_of(mut self, rules: impl Fn(&Subject<'_>) -> Arc<Rules> + Send + Sync + 'static) -> Self {
         self.0.rules = Arc::new(rules);
+        self
+    }
+
+    /// Has the store compare requests, by the selection of its policy for the endpoint: it is sent the request with its
+    /// headers and its body, in place of a digest by [`Rules::selection`]. A change of that policy then makes no retry
+    /// another request. A request that is longer than what is held back is compared here as ever. Default: off.
+    pub fn compare_in_store(mut self) -> Self {
+        self.0.compare_in_store = true;
         self
     }
 

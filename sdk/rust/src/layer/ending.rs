@@ -148,7 +148,7 @@ impl Executed {
     {
         let status = parts.status;
         let (watch, ended) = Watch::response();
-        self.mark(Status::Executed, None, Some(why), &mut parts.headers);
+        self.mark(Status::Executed, None, Some(why), &mut parts);
         let _gone = caller.send(Ok(Ok(Response::from_parts(parts, body.watched(watch)))));
         let ended = kept(&self.grant, self.until, ended).await.ok();
         let code = ended.and_then(|ended| ended.code);
@@ -208,14 +208,14 @@ impl Executed {
                 (Status::Unrecorded, None)
             }
             Err(_) => {
-                self.mark(Status::Unrecorded, None, unavailable, &mut parts.headers);
+                self.mark(Status::Unrecorded, None, unavailable, &mut parts);
                 let _gone = caller.send(Ok(Ok(Response::from_parts(parts, body))));
                 let error = recording.await.err().flatten();
                 return self.endpoint.tell(Verdict::Answered(Status::Unrecorded), error.as_ref());
             }
         };
         let (expires, unavailable) = recorded.map_or((None, unavailable), |(at, unavailable)| (Some(at), unavailable));
-        self.mark(status, expires, unavailable, &mut parts.headers);
+        self.mark(status, expires, unavailable, &mut parts);
         let _gone = caller.send(Ok(Ok(Response::from_parts(parts, body))));
     }
 
@@ -226,7 +226,7 @@ impl Executed {
     {
         let status = self.release().await;
         self.endpoint.tell(Verdict::Answered(status), None);
-        self.mark(status, None, None, &mut parts.headers);
+        self.mark(status, None, None, &mut parts);
         let _gone = caller.send(Ok(Ok(Response::from_parts(parts, body))));
     }
 
@@ -243,7 +243,7 @@ impl Executed {
         R: Body,
     {
         self.endpoint.tell(Verdict::Answered(Status::Unknown), None);
-        self.mark(Status::Unknown, None, None, &mut parts.headers);
+        self.mark(Status::Unknown, None, None, &mut parts);
         let _gone = caller.send(Ok(Ok(Response::from_parts(parts, body))));
     }
 
@@ -252,10 +252,11 @@ impl Executed {
         status: Status,
         expires_at_unix_ms: Option<u64>,
         unavailable: Option<Unavailable>,
-        headers: &mut HeaderMap,
+        parts: &mut Parts,
     ) {
         let (key, profile, epoch) = (&self.question.key, self.endpoint.rules.profile(), self.epoch.as_deref());
-        Mark { status, key, profile, expires_at_unix_ms, epoch, unavailable }.write(headers);
+        Mark { status, key, profile, expires_at_unix_ms, epoch, unavailable }.write(&mut parts.headers);
+        parts.extensions.insert(Verdict::Answered(status));
     }
 }
 

@@ -3,7 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderValue};
+
 use crate::client::{Checkpoint, Error, FencingToken, Grant, Held};
+use crate::http::FENCING_TOKEN;
+use crate::keys::IdempotencyKey;
+
+/// What a request is followed by through several services.
+const CARRIED: [&str; 3] = ["correlation-id", "traceparent", "tracestate"];
 
 /// The execution of a protected request, in the extensions of that request. A request without it runs unprotected.
 ///
@@ -32,6 +39,30 @@ impl Execution {
     #[must_use]
     pub fn key(&self) -> &str {
         self.grant.key()
+    }
+
+    /// The key that a step of this execution sends on: see [`IdempotencyKey::child`].
+    #[must_use]
+    pub fn child(&self, step: &str) -> IdempotencyKey {
+        self.grant.child(step)
+    }
+
+    /// Writes what a step of this execution sends on into the headers of its request: `Idempotency-Key`, its child key as a
+    /// quoted string, and `Holdfast-Fencing-Token`. Also `Correlation-Id`, `traceparent` and `tracestate` where `caller`, the
+    /// headers of the request that is executed, has them and `headers` has not: what traces writes its own.
+    pub fn propagate(&self, step: &str, caller: &HeaderMap, headers: &mut HeaderMap) {
+        // Neither a child key nor a token has a character that a header value or a quoted string could not bear.
+        if let Ok(key) = HeaderValue::try_from(format!("\"{}\"", self.child(step))) {
+            headers.insert("idempotency-key", key);
+        }
+        if let Ok(token) = HeaderValue::try_from(self.fencing().to_string()) {
+            headers.insert(FENCING_TOKEN, token);
+        }
+        for name in CARRIED {
+            if let (Some(value), false) = (caller.get(name), headers.contains_key(name)) {
+                headers.insert(name, value.clone());
+            }
+        }
     }
 
     /// What the effect's target compares: it refuses what comes with a smaller one than it has seen for the key.

@@ -22,7 +22,8 @@ pub struct Heard<'a> {
     pub error: Option<&'a Error>,
 }
 
-/// What became of a request.
+/// What became of a request. The layer leaves it among the extensions of each response that it had a part in, but for those
+/// that it observes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// It had no key, and ran.

@@ -69,10 +69,7 @@ fn copy_of(parts: &Parts) -> Parts {
     let mut copy = Request::new(());
     (*copy.method_mut(), *copy.uri_mut()) = (parts.method.clone(), parts.uri.clone());
     *copy.headers_mut() = parts.headers.clone();
-    let (mut copy, ()) = copy.into_parts();
-    // The tenant is told from what authenticated the request.
-    copy.extensions = parts.extensions.clone();
-    copy
+    copy.into_parts().0
 }
 
 async fn find_out(
@@ -83,16 +80,16 @@ async fn find_out(
     begins: Began,
 ) -> Verdict {
     let refused = |refusal: &Refusal| Verdict::Refused(refusal.code());
-    let Some(tenant) = (endpoint.shared.tenant)(&parts) else { return refused(&Refusal::TenantMissing) };
+    let Some(tenant) = endpoint.tenant.clone() else { return refused(&Refusal::TenantMissing) };
     let Ok(Copied { body, cut }) = copied.await else { return Verdict::Unseen };
     let first = if endpoint.is_grpc { grpc::first_message(&body).unwrap_or(body.len()) } else { body.len() };
     let length = if cut && !endpoint.is_grpc { Length::First } else { Length::Whole };
-    let (_, digest) = match compare(endpoint, parts, body.slice(..first), length).await {
+    let (_, compared) = match compare(endpoint, parts, body.slice(..first), length).await {
         Ok(compared) => compared,
         Err(refusal) => return refused(&refusal),
     };
     let Some(key) = shadow(&key) else { return Verdict::Unseen };
-    let question = Question { tenant, key, digest };
+    let question = Question { tenant, key, compared };
     let outcome = match endpoint.shared.client.reserve(question.reserve(endpoint, Duration::ZERO)).await {
         Ok(outcome) => outcome,
         Err(error) => return refused(&refusal_of(&error)),

@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use futures_util::FutureExt as _;
 use http::{Request, Response};
 use http_body::Body;
@@ -33,7 +33,16 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Question {
     pub(super) tenant: String,
     pub(super) key: KeyLine,
-    pub(super) digest: [u8; 32],
+    pub(super) compared: Compared,
+}
+
+/// What the request is compared by.
+#[derive(Clone, Debug)]
+pub(super) enum Compared {
+    /// A digest of it.
+    Digest([u8; 32]),
+    /// The request, for the store to digest.
+    InStore { method: String, path: String, headers: Vec<(String, Bytes)>, body: Bytes },
 }
 
 /// A request that is ready to be asked for.
@@ -49,10 +58,14 @@ pub(super) struct Job<S, B: Body> {
 impl Question {
     /// The question, for an endpoint.
     pub(super) fn reserve(&self, endpoint: &Endpoint, wait: Duration) -> Reserve {
-        let reserve = Reserve::new(self.tenant.as_str(), self.key.key.as_str())
-            .endpoint(endpoint.name.as_str())
-            .digest(self.digest.to_vec())
-            .wait(wait);
+        let reserve =
+            Reserve::new(self.tenant.as_str(), self.key.key.as_str()).endpoint(endpoint.name.as_str()).wait(wait);
+        let reserve = match &self.compared {
+            Compared::Digest(digest) => reserve.digest(digest.to_vec()),
+            Compared::InStore { method, path, headers, body } => {
+                reserve.request(method, path, headers.iter().cloned(), body.clone())
+            }
+        };
         match endpoint.rules.lease() {
             Some(lease) => reserve.lease(lease),
             None => reserve,
@@ -121,6 +134,7 @@ where
             answered.map(|response| {
                 let mut response = response.map(LayerBody::passed);
                 mark.write(response.headers_mut());
+                response.extensions_mut().insert(Verdict::Answered(Status::Unprotected));
                 response
             })
         }));
@@ -192,6 +206,7 @@ pub(super) fn replayed<R: Body>(
         unavailable: None,
     };
     mark.write(response.headers_mut());
+    response.extensions_mut().insert(Verdict::Answered(Status::Replayed));
     Ok(response)
 }
 

@@ -11,12 +11,13 @@ use tokio::sync::oneshot;
 use tower_service::Service;
 
 use super::body::{LayerBody, Passed, Watch};
-use super::run::{Job, Question};
+use super::run::{Compared as By, Job, Question};
 use super::{Shared, Verdict, observe, reading};
 use crate::client::Error;
 use crate::client::clock::wall_unix_ms;
 use crate::http::{
-    About, Admission, Arrived, Compared, KeyLine, Refusal, Rules, Stage, Unavailable, admit, grpc, request_digest,
+    About, Admission, Arrived, Compared, KeyLine, Refusal, Rules, Stage, Unavailable, admit, described_headers, grpc,
+    request_digest,
 };
 
 /// Bytes of a body over which a request is compared on a thread of its own: at about 100 MB/s this is half a millisecond.
@@ -24,10 +25,23 @@ const INLINE_BYTES: usize = 64 * 1024;
 /// When to send a request again that this process could not take.
 const AGAIN_MS: u64 = 1_000;
 
+/// A request whose rules are asked for.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Subject<'a> {
+    /// Whose it is, if that can be told.
+    pub tenant: Option<&'a str>,
+    /// The endpoint's name.
+    pub endpoint: &'a str,
+    /// The request, without its body.
+    pub parts: &'a Parts,
+}
+
 /// What is known of a request's endpoint.
 #[derive(Clone)]
 pub(super) struct Endpoint {
     pub(super) shared: Arc<Shared>,
+    pub(super) tenant: Option<String>,
     pub(super) name: String,
     pub(super) rules: Arc<Rules>,
     /// It is a gRPC call.
@@ -49,6 +63,7 @@ impl Endpoint {
         let mut response = Response::new(LayerBody::whole(answer.body, None));
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers;
+        response.extensions_mut().insert(Verdict::Refused(refusal.code()));
         response
     }
 
@@ -76,17 +91,22 @@ where
     if !method_is_protected && parts.method.is_safe() {
         return pass(&mut inner, parts, body).await;
     }
-    let name = (shared.endpoint)(&parts);
-    let rules = (shared.rules)(&name);
-    let endpoint = Endpoint { shared, name, rules, is_grpc: grpc::is_grpc(&parts.headers) };
+    let (tenant, name) = ((shared.tenant)(&parts), (shared.endpoint)(&parts));
+    let rules = (shared.rules)(&Subject { tenant: tenant.as_deref(), endpoint: &name, parts: &parts });
+    let endpoint = Endpoint { shared, tenant, name, rules, is_grpc: grpc::is_grpc(&parts.headers) };
     let arrived =
         Arrived { method: &parts.method, headers: &parts.headers, method_is_protected, now_unix_ms: wall_unix_ms() };
     match admit(&arrived, &endpoint.rules) {
         Admission::Pass => {
-            if method_is_protected && endpoint.rules.stage() != Stage::Off {
+            let counts = method_is_protected && endpoint.rules.stage() != Stage::Off;
+            if counts {
                 endpoint.tell(Verdict::NoKey, None);
             }
-            pass(&mut inner, parts, body).await
+            let mut response = pass(&mut inner, parts, body).await?;
+            if counts {
+                response.extensions_mut().insert(Verdict::NoKey);
+            }
+            Ok(response)
         }
         Admission::Refuse(refusal) => Ok(endpoint.refuse(&refusal)),
         Admission::Observe(seen) => observe::observe(endpoint, *seen, inner, Request::from_parts(parts, body)).await,
@@ -119,15 +139,15 @@ where
     B: Body<Data: Buf, Error: Send + 'static> + Send + 'static,
     R: Body<Data: Buf, Error: Send + 'static> + Send + 'static,
 {
-    let Some(tenant) = (endpoint.shared.tenant)(&parts) else {
+    let Some(tenant) = endpoint.tenant.clone() else {
         return Ok(endpoint.refuse(&Refusal::TenantMissing));
     };
     let prepared = match prepare(&endpoint, parts, body).await {
         Ok(prepared) => prepared,
         Err(refusal) => return Ok(endpoint.refuse(&refusal)),
     };
-    let Prepared { request, digest, unavailable, passed } = prepared;
-    let question = Question { tenant, key, digest };
+    let Prepared { request, compared, unavailable, passed } = prepared;
+    let question = Question { tenant, key, compared };
     let job = Job { endpoint: endpoint.clone(), question, inner, request, unavailable, passed };
     let (answer, answered) = oneshot::channel();
     if !endpoint.shared.tasks.spawn(job.run(answer)) {
@@ -145,7 +165,7 @@ where
 /// A request that can be asked for, and then run.
 struct Prepared<B: Body> {
     request: Request<LayerBody<B>>,
-    digest: [u8; 32],
+    compared: By,
     /// Why its response will not be replayed, whatever it is.
     unavailable: Option<Unavailable>,
     passed: Arc<Passed>,
@@ -179,8 +199,8 @@ where
         }
         reading::Request::Broken => return Err(Refusal::RequestUnreadable),
     };
-    let (parts, digest) = compare(endpoint, parts, compared, length).await?;
-    Ok(Prepared { request: Request::from_parts(parts, body), digest, unavailable, passed })
+    let (parts, compared) = compare(endpoint, parts, compared, length).await?;
+    Ok(Prepared { request: Request::from_parts(parts, body), compared, unavailable, passed })
 }
 
 /// How much of a body is compared.
@@ -196,7 +216,15 @@ pub(super) async fn compare(
     parts: Parts,
     body: Bytes,
     length: Length,
-) -> Result<(Parts, [u8; 32]), Refusal> {
+) -> Result<(Parts, By), Refusal> {
+    let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
+    if endpoint.shared.compare_in_store
+        && matches!(length, Length::Whole)
+        && let Some(headers) = described_headers(&parts.headers)
+    {
+        let (method, path) = (parts.method.as_str().to_owned(), target.to_owned());
+        return Ok((parts, By::InStore { method, path, headers, body }));
+    }
     let (name, rules) = (endpoint.name.clone(), Arc::clone(&endpoint.rules));
     let is_small = body.len() <= INLINE_BYTES;
     let compare = move || {
@@ -206,7 +234,7 @@ pub(super) async fn compare(
             Length::First => Compared::First(&body),
         };
         let digest = request_digest((&parts.method, target), &name, &parts.headers, compared, rules.selection());
-        (parts, digest)
+        (parts, By::Digest(digest))
     };
     if is_small {
         return Ok(compare());

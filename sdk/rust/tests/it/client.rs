@@ -69,6 +69,23 @@ async fn a_key_is_granted_completed_and_replayed() -> anyhow::Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_client_may_be_made_before_its_region() -> anyhow::Result<()> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let nobody = listener.local_addr()?.to_string();
+    drop(listener);
+    let without = || Client::builder().nodes([nobody.as_str()]).attempts(1);
+    ensure!(without().connect().await.is_err());
+    let Err(error) = without().connect_lazy()?.reserve(question("k")).await else { bail!("nobody is there") };
+    ensure!((error.code(), error.certainty()) == (codes::UNREACHABLE, Certainty::Definite), "{error:?}");
+    for transport in TRANSPORTS {
+        let (_region, nodes) = Region::start(1)?;
+        let client = builder(&nodes, transport).nodes([nobody.as_str()]).connect_lazy()?;
+        granted(&client, "k").await?.start()?;
+    }
+    Ok(())
+}
+
 /// R13: the resends of an attempt bear its nonce, another question bears another.
 #[tokio::test]
 async fn a_lost_answer_is_asked_for_again_with_the_same_nonce() -> anyhow::Result<()> {

@@ -24,6 +24,9 @@ mod charge_axum;
 #[path = "../../examples/charge_tonic.rs"]
 mod charge_tonic;
 #[allow(dead_code, reason = "its `main` is for people")]
+#[path = "../../examples/order_axum.rs"]
+mod order_axum;
+#[allow(dead_code, reason = "its `main` is for people")]
 #[path = "../../examples/recover.rs"]
 mod recover;
 
@@ -82,10 +85,14 @@ async fn unknown_outcomes_are_found_out() -> anyhow::Result<()> {
 
 /// A request over a connection of its own: the head's lines, sorted and without its date, and the body.
 async fn curl(to: std::net::SocketAddr, key: &str, body: &str) -> anyhow::Result<(String, String)> {
+    post(to, "/v1/accounts/acme/charges", key, body).await
+}
+
+async fn post(to: std::net::SocketAddr, path: &str, key: &str, body: &str) -> anyhow::Result<(String, String)> {
     let mut stream = TcpStream::connect(to).await?;
     let length = body.len();
     let request = format!(
-        "POST /v1/accounts/acme/charges HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n{key}content-type: \
+        "POST {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n{key}content-type: \
          application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await?;
@@ -128,6 +135,46 @@ async fn an_axum_service_charges_once() -> anyhow::Result<()> {
     ensure!(charges == [("acme".to_owned(), 1_999)], "{charges:?}");
     layer.settle().await;
     Ok(())
+}
+
+#[tokio::test]
+async fn a_chain_of_services_does_each_step_once_and_undoes_what_it_cannot_finish() -> anyhow::Result<()> {
+    let (_region, nodes) = Region::start(1)?;
+    let layer = order_axum::layer(client(&nodes).await?);
+    let services = Arc::new(order_axum::Services::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let mut serving = JoinSet::new();
+    let router = order_axum::router(layer.clone(), Arc::clone(&services));
+    serving.spawn(async move { axum::serve(listener, router).await });
+
+    let order = async |key: &str, body| post(address, "/v1/orders", key, body).await;
+    for _ in 0..2 {
+        let (head, _) = order("idempotency-key: a\r\ncorrelation-id: c-1\r\n", r#"{"item":"lamp","cents":5}"#).await?;
+        ensure!(head.starts_with("HTTP/1.1 201"), "{head}");
+    }
+    let (head, _) = order("idempotency-key: b\r\n", r#"{"item":"moon","cents":7}"#).await?;
+    ensure!(head.starts_with("HTTP/1.1 422"), "{head}");
+    let effects = |sink: &order_axum::Sink| sink.effects().join(", ");
+    let paid = effects(&services.payments);
+    ensure!(paid == "charge 5 (c-1), charge 7 (), refund 7 ()", "{paid}");
+    ensure!(effects(&services.warehouse) == "ship lamp (c-1)", "{}", effects(&services.warehouse));
+    Ok(())
+}
+
+#[test]
+fn a_sink_refuses_an_older_attempt_and_answers_a_repeated_one() {
+    let sink = order_axum::Sink::default();
+    let send = |key: &'static str, token: &'static str| {
+        let mut headers = http::HeaderMap::new();
+        headers.insert("idempotency-key", http::HeaderValue::from_static(key));
+        headers.insert("holdfast-fencing-token", http::HeaderValue::from_static(token));
+        sink.take(&headers, "charge 5").as_u16()
+    };
+    let answers = [send("a", "1.9"), send("a", "1.9"), send("b", "1.10"), send("b", "1.9"), send("b", "2.1")];
+    assert_eq!(answers, [201, 200, 201, 412, 200]);
+    assert_eq!(send("c", "1"), 400, "what is no token is refused, not passed");
+    assert_eq!(sink.effects(), ["charge 5 ()", "charge 5 ()"]);
 }
 
 #[tokio::test]

@@ -148,6 +148,40 @@ fn keys_are_minted_as_the_vectors_say() {
     }
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Children {
+    #[serde(rename = "about")]
+    _about: String,
+    children: Vec<Child>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Child {
+    #[serde(rename = "note")]
+    _note: Option<String>,
+    parent: String,
+    step: String,
+    digest_hex: String,
+    child: String,
+}
+
+#[test]
+fn children_are_named_as_the_vectors_say() {
+    let vectors: Children = serde_json::from_str(include_str!("../../vectors/child.json")).expect("vectors/child.json");
+    for Child { _note: _, parent, step, digest_hex, child } in vectors.children {
+        let (parent_bytes, step_bytes) = (parent.as_bytes(), step.as_bytes());
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("short").to_be_bytes();
+        let lengths = (length(parent_bytes), length(step_bytes));
+        let read = [b"holdfast child key v1\0", &lengths.0[..], parent_bytes, &lengths.1[..], step_bytes].concat();
+        assert_eq!(hex(&Sha256::digest(read)), digest_hex, "{parent} {step}");
+        let key = IdempotencyKey::parse(&parent).expect("a parent").child(&step);
+        assert_eq!(key.as_str(), child, "{parent} {step}");
+        assert_eq!(IdempotencyKey::parse(&child), Ok(key), "a child is a key, in its one spelling");
+    }
+}
+
 #[test]
 fn nothing_is_minted_for_a_bad_home_or_time() {
     assert_eq!(TaggedKey::mint("EU", 0, 0, [0; 10]), Err(KeyError::TagHome));
@@ -169,6 +203,27 @@ proptest! {
         prop_assert!(place < partitions.get());
         prop_assert_eq!(partition("acme", &again, partitions), place);
         prop_assert_eq!(key_hash("acme", &again) == key_hash("acme", &key), later == mint_epoch);
+    }
+
+    #[test]
+    fn the_child_of_a_tagged_key_has_its_home_and_time(
+        home in "[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", mint_epoch: u64, unix_ms in 0_u64..1 << 48, random: [u8; 10],
+        step: String, other: String,
+    ) {
+        let parent = IdempotencyKey::from(TaggedKey::mint(&home, mint_epoch, unix_ms, random).expect("valid parts"));
+        let child = parent.child(&step);
+        prop_assert_eq!(IdempotencyKey::parse(child.as_str()), Ok(child.clone()));
+        let KeyKind::Tagged(tag) = child.kind() else { panic!("{child} is opaque") };
+        prop_assert_eq!((tag.home(), tag.unix_ms(), tag.mint_epoch()), (home.as_str(), unix_ms, 0));
+        prop_assert_eq!(parent.child(&other) == child, step == other);
+    }
+
+    #[test]
+    fn the_child_of_an_opaque_key_is_opaque(text in "[!-~]{1,255}", step: String) {
+        prop_assume!(!text.starts_with("hf1."));
+        let child = IdempotencyKey::parse(&text).expect("visible ascii").child(&step);
+        prop_assert_eq!(child.kind(), KeyKind::Opaque);
+        prop_assert_eq!(IdempotencyKey::parse(child.as_str()), Ok(child));
     }
 
     #[test]

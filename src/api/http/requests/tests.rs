@@ -50,12 +50,39 @@ fn what_is_not_known_twice_or_of_another_type_is_named() {
     assert!(of(r#""fingerprint":"00","fingerprint":"01""#).contains("duplicate field `fingerprint`"));
     assert!(of(r#""fingerprint":7"#).contains("expected a string"));
     assert!(of(r#""lease_ms":-1"#).contains("invalid value"));
-    assert!(of(r#""lease_ms":1e99"#).contains("expected u32"));
-    assert!(of(r#""lease_ms":4294967296"#).contains("expected u32"));
-    assert!(of(r#""wait_ms":"5""#).contains("expected u32"));
+    assert!(of(r#""lease_ms":1e99"#).contains("whole number of at most 32 bits"));
+    assert!(of(r#""lease_ms":4294967296"#).contains("whole number of at most 32 bits"));
+    assert!(of(r#""wait_ms":"5""#).contains("whole number of at most 32 bits"));
     assert!(of(r#""request":{"method":"POST","path":"/","headers":{"a":"b"}}"#).contains("expected a sequence"));
     assert!(of(r#""request":{"method":"POST","path":"/","headers":[["a"]]}"#).contains("tuple"));
     assert!(of(r#""request":{"path":"/"}"#).contains("missing field `method`"));
+}
+
+/// An array in an object's place would give its fields by their order, and a new field would change what it says.
+#[test]
+fn an_array_is_no_object() {
+    let request = r#"{"tenant":"a","key":"k","request":["POST","/",[],""]}"#;
+    assert!(parse(request).expect_err("refused").contains("expected an object"));
+    let read = serde_json::from_str::<Object<Empty>>;
+    assert!(read("{}").is_ok());
+    assert!(read("[]").expect_err("refused").to_string().contains("expected an object"));
+    let resolve = r#"{"tenant":"a","key":"k","fencing":[1,2],"verdict":"not_executed","actor":"a","reason":"r"}"#;
+    assert!(serde_json::from_str::<ResolveRequest>(resolve).expect_err("refused").to_string().contains("an object"));
+}
+
+/// JSON has one kind of number, and 50.0 is the whole one.
+#[test]
+fn a_whole_number_may_be_written_with_a_fraction_of_zero() {
+    let of = |number: &str| {
+        let json = format!(r#"{{"tenant":"a","key":"k","fingerprint":"00","seen":{number}}}"#);
+        parse(&json).map(|message| message.seen.expect("there"))
+    };
+    assert_eq!(of("50.0"), Ok(50));
+    assert_eq!(of("5e1"), Ok(50));
+    assert_eq!(of("18446744073709551615"), Ok(u64::MAX));
+    for refused in ["50.5", "-0.5", "-1.0", "18446744073709551616", "1e300"] {
+        assert!(of(refused).expect_err(refused).contains("invalid value"), "{refused}");
+    }
 }
 
 #[test]

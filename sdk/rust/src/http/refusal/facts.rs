@@ -42,7 +42,7 @@ impl Facts {
 
 impl Refusal {
     /// Every code.
-    pub const CODES: [&str; 17] = [
+    pub const CODES: [&str; 24] = [
         "key-missing",
         "key-invalid",
         "tenant-missing",
@@ -60,6 +60,13 @@ impl Refusal {
         "rate-limited",
         "quota-exceeded",
         "replay-unavailable",
+        "route-unknown",
+        "request-refused",
+        "tunnel-refused",
+        "upstream-unreachable",
+        "upstream-timeout",
+        "upstream-broken",
+        "gateway-overloaded",
     ];
 
     /// What is always true of it.
@@ -136,6 +143,35 @@ impl Refusal {
             Self::ReplayUnavailable { .. } => {
                 let (code, title) = ("replay-unavailable", "It was executed, and its response is not stored");
                 row(code, title, S::CONFLICT, Code::FailedPrecondition, false).advice(false)
+            }
+            Self::RouteUnknown => {
+                row("route-unknown", "No route is for this request", S::NOT_FOUND, Code::Unimplemented, false)
+            }
+            Self::RequestRefused { .. } => row(
+                "request-refused",
+                "The head of the request is refused",
+                S::BAD_REQUEST,
+                Code::InvalidArgument,
+                false,
+            ),
+            Self::TunnelRefused => {
+                row("tunnel-refused", "Tunnels are not made", S::METHOD_NOT_ALLOWED, Code::Unimplemented, false)
+            }
+            Self::UpstreamUnreachable { .. } => {
+                row("upstream-unreachable", "The service takes no connection", S::BAD_GATEWAY, Code::Unavailable, true)
+                    .advice(true)
+            }
+            Self::UpstreamTimeout { .. } => {
+                let (code, title) = ("upstream-timeout", "The service did not answer in time");
+                row(code, title, S::GATEWAY_TIMEOUT, Code::DeadlineExceeded, true).advice(true)
+            }
+            Self::UpstreamBroken => {
+                let (code, title) = ("upstream-broken", "The connection to the service broke off");
+                row(code, title, S::BAD_GATEWAY, Code::Unavailable, true).advice(true)
+            }
+            Self::GatewayOverloaded { .. } => {
+                let (code, title) = ("gateway-overloaded", "The service has as many requests as it may");
+                row(code, title, S::SERVICE_UNAVAILABLE, Code::ResourceExhausted, true)
             }
         }
     }

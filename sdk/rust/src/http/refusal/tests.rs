@@ -35,6 +35,13 @@ fn examples() -> Vec<Refusal> {
         Refusal::limited("tenant-bytes".to_owned(), 1_001),
         Refusal::ReplayUnavailable { why: Unavailable::SizeExceeded, status: StatusCode::CREATED, sha256 },
         Refusal::ReplayUnavailable { why: Unavailable::Streaming, status: StatusCode::OK, sha256: None },
+        Refusal::RouteUnknown,
+        Refusal::RequestRefused { detail: "the request has no host".to_owned() },
+        Refusal::TunnelRefused,
+        Refusal::UpstreamUnreachable { retry_after_ms: 1_000 },
+        Refusal::UpstreamTimeout { limit_ms: 60_000 },
+        Refusal::UpstreamBroken,
+        Refusal::GatewayOverloaded { retry_after_ms: 1_000 },
     ]
 }
 
@@ -73,6 +80,13 @@ fn statuses_and_headers_of_every_refusal() {
         "quota-exceeded 429 | ratelimit: \"tenant-bytes\";r=0;t=2 | retry-after: 2",
         "replay-unavailable 409 | stripe-should-retry: false",
         "replay-unavailable 409 | stripe-should-retry: false",
+        "route-unknown 404",
+        "request-refused 400",
+        "tunnel-refused 405",
+        "upstream-unreachable 502 | retry-after: 1 | stripe-should-retry: true",
+        "upstream-timeout 504 | stripe-should-retry: true",
+        "upstream-broken 502 | stripe-should-retry: true",
+        "gateway-overloaded 503 | retry-after: 1",
     ];
     let shown: Vec<String> = examples().iter().map(|refusal| shown(refusal, &rules)).collect();
     assert_eq!(shown, expected);
@@ -196,4 +210,24 @@ fn spelt(code: Code) -> String {
         spelt.extend(character.to_uppercase());
     }
     spelt
+}
+
+/// Stripe's libraries look for `error`, and for nothing else.
+#[test]
+fn problems_of_the_stripe_profile_are_errors_of_stripe_too() {
+    let rules = Rules::default().with_profile(Profile::Stripe);
+    for refusal in examples() {
+        let answer = refusal.answer(&About { rules: &rules, epoch: None, pages: PAGES });
+        let problem: serde_json::Value = serde_json::from_slice(&answer.body).expect("json");
+        let (kind, code) = match refusal.code() {
+            "key-reused" => ("idempotency_error", "key-reused"),
+            "in-progress" => ("invalid_request_error", "idempotency_key_in_use"),
+            code if answer.status.is_server_error() => ("api_error", code),
+            code => ("invalid_request_error", code),
+        };
+        let error = serde_json::json!({ "type": kind, "code": code, "message": problem["detail"] });
+        assert_eq!(problem["error"], error, "{refusal:?}");
+        let ours = refusal.answer(&About { rules: &Rules::default(), epoch: None, pages: PAGES });
+        assert!(!String::from_utf8_lossy(&ours.body).contains("\"error\":"), "{refusal:?}");
+    }
 }

@@ -175,6 +175,7 @@ async fn a_response_that_breaks_off_is_not_stored() -> anyhow::Result<()> {
     let response = bench.begin(app, post("k", "{}")).await?;
     ensure!(response.headers().get("idempotency-status").context("a status")? == "unknown");
     let mut body = response.into_body();
+    ensure!(http_body::Body::size_hint(&body).exact().is_none(), "more was promised");
     ensure!(body.frame().await.context("a frame")??.into_data().ok() == Some(Bytes::from("half")));
     ensure!(body.frame().await.context("an error")?.err() == Some(Broken));
     ensure!(bench.region.holds("k") && bench.region.stored("k").is_none());

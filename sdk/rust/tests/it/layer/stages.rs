@@ -1,10 +1,13 @@
 //! How far a rollout is, from a layer that does nothing to one that lets nothing through; and who names what.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::ensure;
 use holdfast_client::http::{Rules, Severity, Stage};
+use holdfast_client::layer::{Builder, Verdict};
+use holdfast_client::proto::v1;
 use holdfast_client::proto::v1::session_call::Call;
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
@@ -38,7 +41,7 @@ async fn observing_changes_nothing_and_tells_what_would_be() -> anyhow::Result<(
             let runs = Arc::clone(&runs);
             async move {
                 let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                runs.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                runs.fetch_add(1, Ordering::SeqCst);
                 answer(201, &[("x-run", "1")], full(body))
             }
         }
@@ -115,7 +118,7 @@ async fn tenant_endpoint_and_rules_are_told_from_the_request() -> anyhow::Result
         builder
             .tenant_of(|parts| parts.headers.get("x-account")?.to_str().ok().map(str::to_owned))
             .endpoint_of(|parts| format!("{} {}", parts.method, parts.uri.path().trim_end_matches(char::is_numeric)))
-            .rules_of(move |endpoint| Arc::clone(if endpoint.ends_with("/charges/") { &strict } else { &open }))
+            .rules_of(move |of| Arc::clone(if of.endpoint.ends_with("/charges/") { &strict } else { &open }))
     })
     .await?;
     let runs = count();
@@ -140,5 +143,77 @@ async fn tenant_endpoint_and_rules_are_told_from_the_request() -> anyhow::Result
     // The endpoint's name is one for both, the target is not.
     let other = bench.send(counting(&runs, 201), request("/notes/8", "b", "k")?).await?;
     ensure!(other.code() == "key-reused");
+    Ok(())
+}
+
+/// What the first question about a key was compared by.
+fn asked_by(bench: &Bench) -> Option<v1::fingerprint::Kind> {
+    bench.region.arrived().into_iter().find_map(|arrived| match arrived.call {
+        Call::Reserve(reserve) => reserve.fingerprint.and_then(|fingerprint| fingerprint.kind),
+        _ => None,
+    })
+}
+
+#[tokio::test]
+async fn a_request_that_the_store_compares_is_sent_to_it_whole() -> anyhow::Result<()> {
+    for stage in [Stage::Optional, Stage::Observe] {
+        let bench = Bench::with(rules(stage), Builder::compare_in_store).await?;
+        let runs = count();
+        // It reads its request, without which nothing of it is observed.
+        let counted_runs = Arc::clone(&runs);
+        let app = move |asked: Asked| {
+            let runs = Arc::clone(&counted_runs);
+            async move {
+                let _read = asked.into_body().collect().await;
+                runs.fetch_add(1, Ordering::SeqCst);
+                answer(201, &[], full(""))
+            }
+        };
+        let request = |body: &'static str| {
+            let request = Request::post("/v1/charges?account=7").header("idempotency-key", "k");
+            let request = request.header("content-type", "application/json").header("authorization", "Bearer 1");
+            request.header("te", "trailers").body(full(body))
+        };
+        ensure!(bench.send(app.clone(), request(r#"{"a":1}"#)?).await?.status == 201);
+        bench.heard().await;
+        let Some(v1::fingerprint::Kind::Request(asked)) = asked_by(&bench) else { anyhow::bail!("no request came") };
+        let headers: Vec<(&str, &[u8])> =
+            asked.headers.iter().map(|line| (line.name.as_str(), &line.value[..])).collect();
+        ensure!(asked.method == "POST" && asked.path == "/v1/charges?account=7" && &asked.body[..] == br#"{"a":1}"#);
+        let counted: [(&str, &[u8]); 2] = [("content-type", b"application/json"), ("authorization", b"Bearer 1")];
+        ensure!(headers == counted, "{headers:?}");
+        if stage == Stage::Optional {
+            let again = bench.send(app.clone(), request(r#"{"a":1}"#)?).await?;
+            ensure!(again.header("idempotency-status") == Some("replayed") && ran(&runs) == 1);
+            ensure!(bench.send(app.clone(), request("{}")?).await?.code() == "key-reused");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_the_store_does_not_take_whole_is_compared_by_a_digest() -> anyhow::Result<()> {
+    let many = || {
+        let request = Request::post("/").header("idempotency-key", "k");
+        (0..200).fold(request, |request, number| request.header(format!("x-{number}"), "v"))
+    };
+    let requests = [Request::post("/").header("idempotency-key", "k").body(full("longer"))?, many().body(full(""))?];
+    for request in requests {
+        let bench = Bench::with(rules(Stage::Optional).with_most_request_bytes(3), Builder::compare_in_store).await?;
+        ensure!(bench.send(counting(&count(), 201), request).await?.status == 201);
+        ensure!(matches!(asked_by(&bench), Some(v1::fingerprint::Kind::Digest(_))));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_became_of_a_request_is_left_with_its_response() -> anyhow::Result<()> {
+    let bench = Bench::new(rules(Stage::Required)).await?;
+    let runs = count();
+    for (key, expected) in [("k", "executed"), ("k", "replayed"), ("", "key-missing")] {
+        let response = bench.begin(counting(&runs, 201), post(key, "{}")).await?;
+        let verdict = response.extensions().get::<Verdict>().map(|verdict| verdict.as_str());
+        ensure!(verdict == Some(expected), "{verdict:?}");
+    }
     Ok(())
 }

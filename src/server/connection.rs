@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -32,23 +33,25 @@ const FRAME_BYTES: u32 = 64 * 1024;
 
 /// What connections of one kind may use.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub struct Bounds {
     /// Connections at a time.
-    pub(super) connections: usize,
+    pub connections: usize,
     /// Streams at a time on one of them.
-    pub(super) streams: u32,
+    pub streams: u32,
     /// Bytes that the other side may send ahead on one stream.
-    pub(super) stream_window: u32,
+    pub stream_window: u32,
     /// Bytes that it may send ahead on one connection.
-    pub(super) connection_window: u32,
-    /// How often it is asked whether it still lives, and how long it has to answer.
-    pub(super) ping_period: Duration,
-    pub(super) ping_timeout: Duration,
+    pub connection_window: u32,
+    /// How often it is asked whether it still lives.
+    pub ping_period: Duration,
+    /// How long it has to answer.
+    pub ping_timeout: Duration,
 }
 
 impl Bounds {
     /// Clients, at most so many connections of them.
-    pub(super) const fn of_clients(connections: usize) -> Self {
+    #[must_use]
+    pub const fn of_clients(connections: usize) -> Self {
         Self {
             connections,
             streams: limits::MAX_STREAMS_PER_CONNECTION,
@@ -61,15 +64,16 @@ impl Bounds {
     }
 }
 
-/// Accepts connections until the shutdown begins, and returns those that are still open, each told to end.
-pub(super) async fn accept<S, B>(
+/// Accepts connections until the shutdown begins, and returns those that are still open, each told to end. `service` makes what
+/// serves a connection, by the address of the other side. A service may upgrade an HTTP/1.1 connection: it owns it then.
+pub async fn accept<S, B>(
     listener: TcpListener,
-    service: S,
+    service: impl Fn(SocketAddr) -> S,
     bounds: Bounds,
     shutdown: &mut watch::Receiver<bool>,
 ) -> JoinSet<()>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
@@ -92,8 +96,8 @@ where
                     tracing::warn!(count, most = bounds.connections, %peer, "refusing connections: as many are open as are allowed");
                 }
             }
-            Ok((stream, _peer)) => {
-                connections.spawn(serve(stream, service.clone(), bounds, shutdown.clone()));
+            Ok((stream, peer)) => {
+                connections.spawn(serve(stream, service(peer), bounds, shutdown.clone()));
             }
             Err(error) if is_of_the_peer(&error) => tracing::debug!(%error, "connection ended before it began"),
             Err(error) => {
@@ -107,7 +111,7 @@ where
 }
 
 /// Waits for the connections to end, and closes those that have not by then.
-pub(super) async fn drain(connections: &mut JoinSet<()>, patience: Duration) {
+pub async fn drain(connections: &mut JoinSet<()>, patience: Duration) {
     let all_ended = async {
         while let Some(ended) = connections.join_next().await {
             report_panic(ended);
@@ -131,7 +135,7 @@ where
     }
     let streams = Streams::default();
     let builder = builder(streams.executor(), bounds);
-    let connection = builder.serve_connection(TokioIo::new(Socket::new(stream)), service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(Socket::new(stream)), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         biased;
