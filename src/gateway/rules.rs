@@ -1,5 +1,6 @@
 //! What holds for a request: what its route says, else what the store's policy promises the endpoint.
 //!
+//! Severity and what a lapse means are the policy's alone: the store goes by it, whatever a gateway thinks.
 //! Lease and retention are left to the store unless the route says them: the store knows them, and grants under them.
 
 use std::collections::BTreeSet;
@@ -20,16 +21,10 @@ use crate::time::Span;
 /// When the route names a header or a status that has no meaning.
 pub(super) fn rules(promise: &Promise, route: &RouteSettings) -> Result<Rules, Wrong> {
     let contract = &promise.contract;
-    // What a severity decides together is the route's, if that names one.
-    let own = route.severity.map(|severity| Document::defaults(severity).promise().contract);
-    let (fail, on_lapse, severity) = match &own {
-        Some(own) => (own.fail, own.on_lapse, own.severity),
-        None => (contract.fail, contract.on_lapse, contract.severity),
-    };
-    let mut rules = Rules::of(severity_of(severity))
+    let mut rules = Rules::of(severity_of(contract.severity))
         .with_stage(stage_of(route.stage.unwrap_or(contract.stage)))
-        .with_fail(fail_of(route.fail.unwrap_or(fail)))
-        .with_on_lapse(on_lapse_of(route.on_lapse.unwrap_or(on_lapse)))
+        .with_fail(fail_of(route.fail.unwrap_or(contract.fail)))
+        .with_on_lapse(on_lapse_of(contract.on_lapse))
         .with_profile(profile_of(route.profile))
         .with_in_flight(in_flight_of(route.in_flight))
         .with_window(Duration::from_millis(contract.retention_ms))
@@ -186,7 +181,6 @@ mod tests {
     fn what_the_route_says_goes_before_the_policy() {
         let policy = "severity = \"low\"\nstage = \"off\"\nlease = \"9s\"\n[policy.a.response]\nstatuses = [\"2xx\"]";
         let rules = under(policy, |route| {
-            route.severity = Some(Severity::Critical);
             route.stage = Some(Stage::Required);
             route.on_failure = Some(OnFailureName::Release);
             route.in_flight = InFlightName::Locked;
@@ -199,7 +193,7 @@ mod tests {
             route.max_request_bytes = Some(3);
             route.max_response_bytes = Some(4);
         });
-        let expected = Rules::of(sdk::Severity::Critical)
+        let expected = Rules::of(sdk::Severity::Low)
             .with_stage(sdk::Stage::Required)
             .with_on_failure(OnFailure::Release)
             .with_in_flight(InFlight::Locked)
@@ -213,11 +207,8 @@ mod tests {
             .with_most_request_bytes(3)
             .with_most_response_bytes(4);
         assert_eq!(rules, expected);
-        let rules = under(policy, |route| {
-            route.fail = Some(FailMode::Closed);
-            route.on_lapse = Some(OnLapse::Hold);
-        });
-        assert_eq!((rules.fail(), rules.on_lapse()), (sdk::FailMode::Closed, sdk::OnLapse::Hold));
+        let rules = under(policy, |route| route.fail = Some(FailMode::Closed));
+        assert_eq!(rules.fail(), sdk::FailMode::Closed);
     }
 
     #[test]

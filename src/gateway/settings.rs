@@ -5,8 +5,7 @@
 use std::net::SocketAddr;
 
 use super::hygiene::Forwarded;
-use crate::policy::{FailMode, Severity, Stage};
-use crate::reservation::record::OnLapse;
+use crate::policy::{FailMode, Stage};
 use crate::time::Span;
 
 /// What a gateway starts with.
@@ -123,19 +122,13 @@ pub struct RouteSettings {
     #[serde(default)]
     pub profile: ProfileName,
 
-    /// How bad a double execution is. Picks the defaults of what follows, in place of the store's policy
-    pub severity: Option<Severity>,
-
     /// How far the rollout is: `off`, `observe`, `optional`, `required` or `strict`
     pub stage: Option<Stage>,
 
     /// What becomes of a request while the store is not there: `open` or `closed`
     pub fail: Option<FailMode>,
 
-    /// What the store does with a key whose lease ran out: `regrant` or `hold`. It has to be what its policy says
-    pub on_lapse: Option<OnLapse>,
-
-    /// What becomes of a key whose upstream answered 5xx: `release` or `lapse`. As `on_lapse` has it if left out
+    /// What becomes of a key whose upstream answered 5xx: `release` or `lapse`. As the policy's `on_lapse` has it if left out
     pub on_failure: Option<OnFailureName>,
 
     /// What a caller is told whose key is being executed: `conflict` (409) or `locked` (423)
@@ -333,10 +326,8 @@ impl RouteSettings {
             endpoint: None,
             endpoint_by_path: false,
             profile: ProfileName::default(),
-            severity: None,
             stage: None,
             fail: None,
-            on_lapse: None,
             on_failure: None,
             in_flight: InFlightName::default(),
             lease: None,
