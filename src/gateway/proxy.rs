@@ -120,6 +120,8 @@ impl Proxy {
             Ok(response) => {
                 let (mut parts, body) = response.into_parts();
                 hygiene::remove_hop_by_hop(&mut parts.headers);
+                // A version is of one connection (RFC 9110 section 2.5): the client's is what the client speaks.
+                parts.version = Version::HTTP_11;
                 // What the connection left there is of no use to anybody.
                 parts.extensions = http::Extensions::new();
                 let idle = (!is_event_stream(&parts.headers)).then_some(idle);

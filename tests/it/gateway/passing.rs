@@ -39,6 +39,7 @@ fn forms(path: &str) -> Act {
         "none" => b"HTTP/1.1 204 No Content\r\nx-none: 1\r\n\r\n".to_vec(),
         "unchanged" => b"HTTP/1.1 304 Not Modified\r\netag: \"7\"\r\n\r\n".to_vec(),
         "empty" => answer("200 OK", &[], ""),
+        "old" => return Act::AnswerAndClose(b"HTTP/1.0 200 OK\r\n\r\nuntil the end".to_vec()),
         "chunked" => b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nx-sum: 5\r\n\r\n"
             .to_vec(),
         _ => answer("404 Not Found", &["x-path: unknown"], path),
@@ -65,6 +66,7 @@ async fn every_form_of_an_answer_passes() -> anyhow::Result<()> {
         ("GET /unchanged", &["HTTP/1.1 304 Not Modified\r\n", "etag: \"7\"\r\n"]),
         ("GET /empty", &["HTTP/1.1 200 OK\r\n", "content-length: 0\r\n"]),
         ("GET /chunked", &["transfer-encoding: chunked\r\n", "abc", "de", "\r\n0\r\nx-sum: 5\r\n\r\n"]),
+        ("GET /old", &["HTTP/1.1 200 OK\r\n", "until the end"]),
         ("GET /else", &["HTTP/1.1 404 Not Found\r\n", "x-path: unknown\r\n", "\r\n\r\nelse"]),
     ] {
         let request = format!("{first} HTTP/1.1\r\nhost: a\r\nte: trailers\r\nconnection: close\r\n\r\n");
