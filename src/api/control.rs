@@ -82,7 +82,8 @@ pub(super) async fn apply(
     }
     let policies = policies.into_values().collect();
     let kind = Kind::SetPolicies { expected: expected_revision, sources, policies };
-    match services.router.decide_control(Command { signature, kind }).await? {
+    let (reply, _) = services.router.decide_control(Command { signature, kind }).await?;
+    match reply {
         Reply::Policies { revision } => Ok(v1::ApplyPoliciesResponse { revision }),
         Reply::OtherRevision { current } => Err(refused(Invalid::Policies(format!(
             "revision {current} of the policies holds, and these files were compared with revision {expected_revision}: compare again"
@@ -231,11 +232,13 @@ async fn tenant_decided(
     name: &TenantId,
     kind: Kind,
 ) -> Result<v1::TenantResponse, ApiError> {
-    match services.router.decide_control(Command { signature, kind }).await? {
+    let (reply, is_known) = services.router.decide_control(Command { signature, kind }).await?;
+    match reply {
         Reply::Tenant => {
             // Nothing: it is decided, and this node has not applied it yet.
             let control = services.router.region().control();
-            let tenant = control.tenants.get(name).map(|tenant| tenant_to(services, name, tenant, false));
+            let decided = control.tenants.get(name).filter(|_| is_known);
+            let tenant = decided.map(|tenant| tenant_to(services, name, tenant, false));
             Ok(v1::TenantResponse { tenant })
         }
         Reply::TenantExists => Err(refused(Invalid::Tenant(format!(

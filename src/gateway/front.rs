@@ -16,7 +16,7 @@ use tower::{Layer as _, ServiceExt as _};
 
 use super::body::{AnyBody, Timed};
 use super::hygiene::{self, Hop};
-use super::proxy::{Failure, Passage, Proxy, refused};
+use super::proxy::{Failure, KEYS, Passage, Proxy, refused};
 use super::recent::{Gone, Recent};
 use super::tunnel::Tunnels;
 use super::view::{View, Views};
@@ -104,7 +104,7 @@ struct Watched {
 impl Watched {
     fn new(shared: &Arc<Shared>, passage: &Arc<Passage>, headers: &HeaderMap) -> Self {
         metrics::gateway_in_flight(1);
-        let key = ["idempotency-key", "repeatability-request-id"].iter().find_map(|name| headers.get(*name));
+        let key = KEYS.iter().find_map(|name| headers.get(*name));
         Self {
             shared: Arc::clone(shared),
             passage: Arc::clone(passage),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use holdfast_client::http::{About, Fate, Refusal, Rules, grpc};
+use holdfast_client::http::{About, Fate, Refusal, Rules, TriedBefore, grpc};
 use holdfast_client::layer::{Execution, LayerBody};
-use http::header::{CONTENT_TYPE, HOST, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Full};
@@ -32,6 +32,8 @@ use crate::telemetry::metrics;
 
 /// Bytes of a request that is held to be sent again.
 const MAX_HELD_BYTES: u64 = 1024 * 1024;
+/// The headers that keys stand in.
+pub(super) const KEYS: [&str; 2] = ["idempotency-key", "repeatability-request-id"];
 /// When to ask again where nothing was written.
 const AGAIN_MS: u64 = 1_000;
 
@@ -58,6 +60,10 @@ struct Outgoing {
     path: PathAndQuery,
     headers: HeaderMap,
     load: Load<LayerBody<ClientBody>>,
+    /// The upstream does it once, however often it is sent.
+    idempotent: bool,
+    /// What it is executed under, if it is protected.
+    execution: Option<Execution>,
 }
 
 impl Proxy {
@@ -99,10 +105,16 @@ impl Proxy {
             return refused(&refusal, &settings.pages, is_grpc, Fate::Released);
         };
         hygiene::to_upstream(&mut parts.headers, &passage.hop, settings.forwarded);
-        if let Some(execution) = parts.extensions.remove::<Execution>().filter(|_| settings.propagate) {
-            propagate::tell(&mut parts.headers, &execution, random());
+        let execution = parts.extensions.remove::<Execution>();
+        if let Some(execution) = execution.as_ref().filter(|_| settings.propagate) {
+            propagate::tell(&mut parts.headers, execution, random());
         }
-        let idempotent = route.said.upstream_idempotent;
+        // An upstream that keeps keys does a request once only if it has one.
+        let has_key = KEYS.iter().any(|name| parts.headers.contains_key(*name));
+        let idempotent = route.said.upstream_idempotent && (has_key || parts.method.is_idempotent());
+        if body.is_end_stream() && [Method::POST, Method::PUT, Method::PATCH].contains(&parts.method) {
+            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         let is_small = body.size_hint().exact().is_some_and(|bytes| bytes <= MAX_HELD_BYTES);
         let load = if idempotent && is_small {
             match body.collect().await {
@@ -114,16 +126,26 @@ impl Proxy {
         };
         let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let idle = Duration::from_millis(settings.body_idle.ms());
-        let outgoing =
-            Outgoing { passage: Arc::clone(&passage), method: parts.method, path, headers: parts.headers, load };
+        let outgoing = Outgoing {
+            passage: Arc::clone(&passage),
+            method: parts.method,
+            path,
+            headers: parts.headers,
+            load,
+            idempotent,
+            execution,
+        };
         match outgoing.run(&self).await {
-            Ok(response) => {
+            Ok((response, tried_before)) => {
                 let (mut parts, body) = response.into_parts();
                 hygiene::remove_hop_by_hop(&mut parts.headers);
                 // A version is of one connection (RFC 9110 section 2.5): the client's is what the client speaks.
                 parts.version = Version::HTTP_11;
                 // What the connection left there is of no use to anybody.
                 parts.extensions = http::Extensions::new();
+                if tried_before {
+                    parts.extensions.insert(TriedBefore);
+                }
                 let idle = (!is_event_stream(&parts.headers)).then_some(idle);
                 Response::from_parts(parts, Timed::new(body, idle, Some(place)).boxed_unsync())
             }
@@ -133,13 +155,17 @@ impl Proxy {
 }
 
 impl Outgoing {
-    /// Sends it until it is answered, or may not be sent again.
-    async fn run(self, proxy: &Proxy) -> Result<Response<Incoming>, (Refusal, Fate)> {
+    /// Sends it until it is answered, or may not be sent again. With the answer: whether an earlier try may have been executed.
+    async fn run(self, proxy: &Proxy) -> Result<(Response<Incoming>, bool), (Refusal, Fate)> {
         let route = &self.passage.route;
         let limit = Duration::from_millis(route.said.upstream_timeout.ms());
         let (mut tried, mut sent) = (Vec::new(), false);
         route.first_try();
         loop {
+            // Another attempt may have begun: nothing is sent any more.
+            if self.execution.as_ref().is_some_and(|execution| execution.remaining().is_zero()) {
+                return Err(self.ended(Failed::Unsent, sent, limit));
+            }
             let at = route.addresses.pick(&tried, monotonic());
             tried.push(at);
             let Some(request) = self.one_try(at) else { return Err(self.ended(Failed::Unsent, sent, limit)) };
@@ -149,7 +175,9 @@ impl Outgoing {
                 Some(Ok(response)) => {
                     route.addresses.connected(at);
                     match self.answered(&response) {
-                        None => return Ok(response),
+                        None => return Ok((response, sent)),
+                        // Nobody asked for it, and nobody can read it.
+                        Some(Failed::Broken) => (Failed::Broken, None),
                         Some(failed) => (failed, Some(response)),
                     }
                 }
@@ -164,10 +192,11 @@ impl Outgoing {
                 }
                 None => (Failed::TimedOut, None),
             };
+            let sent_before = sent;
             sent |= failed != Failed::Unsent;
             metrics::gateway_failure(&route.name, if of_the_client { "request" } else { failed.name() });
             let tries = u32::try_from(tried.len()).unwrap_or(u32::MAX);
-            let (idempotent, held) = (route.said.upstream_idempotent, self.load.is_held());
+            let (idempotent, held) = (self.idempotent, self.load.is_held());
             let next = route.after(&Tried { failed, tries, idempotent, held, random: share() }, monotonic());
             match (next, answer) {
                 (Next::Again(pause), _) => tokio::time::sleep(pause).await,
@@ -175,6 +204,7 @@ impl Outgoing {
                     if next == Next::Exhausted {
                         metrics::gateway_exhausted(&route.name);
                     }
+                    let answer = answer.map(|answer| (answer, sent_before));
                     return answer.ok_or_else(|| self.ended(failed, sent, limit));
                 }
             }
@@ -200,7 +230,7 @@ impl Outgoing {
 
     /// Whether an answer is one to send the request again for.
     fn answered(&self, response: &Response<Incoming>) -> Option<Failed> {
-        let repeatable = self.passage.route.said.upstream_idempotent && self.load.is_held();
+        let repeatable = self.idempotent && self.load.is_held();
         match response.status() {
             // Nobody asked to switch: there is no telling what follows on that connection.
             StatusCode::SWITCHING_PROTOCOLS => Some(Failed::Broken),

@@ -302,6 +302,7 @@ impl Settings {
             ("connect_timeout", self.connect_timeout != new.connect_timeout),
             ("idle_timeout", self.idle_timeout != new.idle_timeout),
             ("max_idle", self.max_idle != new.max_idle),
+            ("drain", self.drain != new.drain),
         ];
         differ.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
     }

@@ -1,5 +1,6 @@
 //! Which route a request takes: by its host, its method and its path, the most specific path first.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,7 @@ use super::endpoint;
 use super::rules::rules;
 use super::settings::{RetrySettings, RouteSettings, Settings, Wrong};
 use crate::clock::Monotonic;
+use crate::ids::EndpointName;
 use crate::policy::Severity;
 use crate::policy::document::Document;
 
@@ -86,6 +88,9 @@ impl Route {
         let host = said.host.as_deref().unwrap_or_default();
         let words = [methods.as_str(), &format!("{host}{}", said.path)];
         let name = said.endpoint.clone().unwrap_or_else(|| words.join(" ").trim().to_owned());
+        if let Some(endpoint) = &said.endpoint {
+            EndpointName::parse(endpoint).map_err(|error| Wrong(format!("endpoint: {error}")))?;
+        }
         let budget = Mutex::new(Budget::new(&retry, now));
         let (said, addresses) = (said.clone(), Addresses::parse(&said.upstream)?);
         Ok(Self { number, said, name, addresses, retry, budget, in_flight: AtomicUsize::new(0) })
@@ -95,8 +100,16 @@ impl Route {
     pub(super) fn endpoint(&self, method: &Method, path: &str) -> String {
         match &self.said.endpoint {
             Some(endpoint) => endpoint.clone(),
-            None if self.said.endpoint_by_path => endpoint::named(method.as_str(), path),
-            None => endpoint_name(method.as_str(), &self.said.path),
+            None if self.said.endpoint_by_path => endpoint::named(method.as_str(), &self.on_host(path)),
+            None => endpoint_name(method.as_str(), &self.on_host(&self.said.path)),
+        }
+    }
+
+    /// A path with the route's host, if it has one: what is told apart by its host is another endpoint.
+    fn on_host<'a>(&self, path: &'a str) -> Cow<'a, str> {
+        match &self.said.host {
+            Some(host) => Cow::Owned(format!("{host}{path}")),
+            None => Cow::Borrowed(path),
         }
     }
 

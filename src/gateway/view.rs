@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use holdfast_client::http::Rules;
+use holdfast_client::http::{OnLapse, Rules, Stage};
 use holdfast_client::proto::v1;
 
 use super::rules::rules;
@@ -77,8 +77,13 @@ impl View {
         }
         let (tenant, named) = (TenantId::parse(&self.settings.tenant).ok(), EndpointName::parse(endpoint));
         let promise = named.map(|named| self.policies.set.effective(tenant.as_ref(), &named).promise);
+        let made = promise.ok().and_then(|promise| rules(promise, &route.said).ok());
         // A route was checked when it was read, and a policy when it was applied: without either, nothing runs unprotected.
-        let made = promise.ok().and_then(|promise| rules(promise, &route.said).ok()).unwrap_or_default();
+        let mut made = made.unwrap_or_else(|| Rules::default().with_stage(Stage::Strict));
+        if self.policies.revision.is_none() {
+            // The store may hold what lapses: nothing is given back for a failure that may have been executed.
+            made = made.with_on_lapse(OnLapse::Hold);
+        }
         let made = Arc::new(made);
         if kept.len() >= MAX_KEPT {
             kept.clear();
@@ -129,7 +134,7 @@ impl Views {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_client::http::{FailMode, Stage};
+    use holdfast_client::http::FailMode;
     use http::{Method, Uri};
 
     use super::*;
@@ -157,7 +162,12 @@ mod tests {
     #[test]
     fn rules_follow_the_policies_of_the_store() {
         let views = Views::new(settings(&["/a", "/b"])).expect("a view");
-        assert_eq!(*rules_of(&views, "/a"), Rules::default(), "nothing is known: high, which fails closed");
+        let unknown = Rules::default().with_on_lapse(OnLapse::Hold);
+        assert_eq!(
+            *rules_of(&views, "/a"),
+            unknown,
+            "nothing is known: high, which fails closed, and nothing is given back"
+        );
         let text =
             "[policy.a]\nendpoints = [\"POST /a\"]\ntenants = [\"acme\"]\nseverity = \"low\"\nstage = \"required\"\n";
         let first = answer(3, "medium", text);

@@ -207,8 +207,11 @@ impl PolicySet {
             return refusals.push(refusal("all files", None, Some("endpoints"), why));
         }
         for (at, rule) in rules.iter().enumerate() {
-            // Those of the same rank stand together.
-            let equals = rules.iter().skip(at + 1).take_while(|other| other.target.rank() == rule.target.rank());
+            // Those of the same rank stand together, and among them those of a tenant.
+            let is_equal = |other: &&Rule<'_>| {
+                other.target.tenant == rule.target.tenant && other.target.rank() == rule.target.rank()
+            };
+            let equals = rules.iter().skip(at + 1).take_while(is_equal);
             for other in equals {
                 let same_policy = rule.name == other.name;
                 let Some(endpoint) = rule.target.ambiguous_with(other.target) else { continue };

@@ -275,11 +275,13 @@ impl Machine {
             if let Some(home) = home {
                 home.next_position = home.next_position.saturating_add(1);
             }
+            let mut new_bytes = 0;
             if let Some(digest) = &decision.envelope {
                 chunk.batch.put_envelope(key, digest, operation.envelope.clone());
                 // Under one digest stands one envelope, however many attempts told it.
                 if record.is_none_or(|record| record.envelopes().all(|known| known != *digest)) {
-                    let bytes = u64::try_from(operation.envelope.len()).unwrap_or(u64::MAX);
+                    new_bytes = operation.envelope.len();
+                    let bytes = u64::try_from(new_bytes).unwrap_or(u64::MAX);
                     next.envelope_bytes = next.envelope_bytes.saturating_add(bytes);
                 }
             }
@@ -287,7 +289,7 @@ impl Machine {
             let before = record.zip(size).map(|(record, size)| (record.endpoint.clone(), size));
             let after = Some((next.endpoint.clone(), now_size));
             chunk.counted.push(Counted { tenant: key.tenant.clone(), before, after });
-            count(key, record, &next, decision.envelope.map_or(0, |_| operation.envelope.len()));
+            count(key, record, &next, new_bytes);
             chunk.changes.push(Change { key: key.clone(), holding: next.holding() });
             chunk.records.insert(key.clone(), Some((next, now_size)));
         }

@@ -42,8 +42,8 @@ pub(super) struct Caps {
 pub(super) struct Stored {
     pub(super) tenant: Usage,
     pub(super) endpoint: Usage,
-    /// How many endpoints of the tenant have keys in the key's partition.
-    pub(super) endpoints: usize,
+    /// How many endpoints of the tenant have keys in the key's partition, if the key's is none of them.
+    pub(super) other_endpoints: Option<usize>,
 }
 
 /// Whether a new key may be proposed.
@@ -63,9 +63,19 @@ pub(super) struct Admission {
 /// One tenant's new keys on their way.
 #[derive(Default)]
 struct OnTheWay {
-    /// Each with the endpoint that it counts for, and how many calls ask for it: they make one record together.
-    keys: HashMap<IdempotencyKey, (EndpointName, usize)>,
+    /// Calls for one key make one record together.
+    keys: HashMap<IdempotencyKey, Asked>,
     endpoints: HashMap<EndpointName, u64>,
+}
+
+/// A new key on its way.
+struct Asked {
+    /// The endpoint that it counts for.
+    endpoint: EndpointName,
+    /// How many calls ask for it.
+    calls: usize,
+    /// The rates have let it pass: it is counted once, and what asks for it again is let pass too.
+    is_rated: bool,
 }
 
 /// One call for a new key, on its way.
@@ -101,14 +111,14 @@ impl Caps {
 impl Admission {
     /// Admits a new key, or names the quota that refuses it. `stored` is read while nothing else is admitted.
     pub(super) fn quota(&self, who: Who<'_>, caps: &Caps, stored: impl FnOnce() -> Stored) -> Admitted<'_> {
-        if !caps.has_quota() {
+        if !caps.has_quota() && !caps.has_rate() {
             return refusal(caps, &stored(), 0, 0).map_or(Admitted::Yes(None), no);
         }
         let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
         let of_tenant = flying.entry(who.key.tenant.clone()).or_default();
         let admitted = || Admitted::Yes(Some(Flying { admission: self, key: who.key.clone() }));
-        if let Some((_, calls)) = of_tenant.keys.get_mut(&who.key.key) {
-            *calls = calls.saturating_add(1);
+        if let Some(asked) = of_tenant.keys.get_mut(&who.key.key) {
+            asked.calls = asked.calls.saturating_add(1);
             return admitted();
         }
         let on_the_way = u64::try_from(of_tenant.keys.len()).unwrap_or(u64::MAX);
@@ -119,7 +129,8 @@ impl Admission {
             }
             return no(limit);
         }
-        of_tenant.keys.insert(who.key.key.clone(), (who.endpoint.clone(), 1));
+        let asked = Asked { endpoint: who.endpoint.clone(), calls: 1, is_rated: false };
+        of_tenant.keys.insert(who.key.key.clone(), asked);
         let count = of_tenant.endpoints.entry(who.endpoint.clone()).or_default();
         *count = count.saturating_add(1);
         admitted()
@@ -133,13 +144,13 @@ fn no(limit: Limit) -> Admitted<'static> {
 /// The first quota that has no room for one key more.
 fn refusal(caps: &Caps, stored: &Stored, on_the_way: u64, of_endpoint: u64) -> Option<Limit> {
     let full = |most: Option<u64>, taken: u64| most.is_some_and(|most| taken >= most);
-    let Stored { tenant, endpoint, endpoints } = stored;
+    let Stored { tenant, endpoint, other_endpoints } = stored;
     let checks = [
         (full(caps.tenant.max_keys, tenant.keys.saturating_add(on_the_way)), Limit::TenantKeys),
         (full(caps.tenant.max_bytes, tenant.bytes), Limit::TenantBytes),
         (full(caps.endpoint.max_keys, endpoint.keys.saturating_add(of_endpoint)), Limit::EndpointKeys),
         (full(caps.endpoint.max_bytes, endpoint.bytes), Limit::EndpointBytes),
-        (endpoint.keys == 0 && *endpoints >= limits::MAX_TENANT_ENDPOINTS, Limit::Endpoints),
+        (other_endpoints.is_some_and(|others| others >= limits::MAX_TENANT_ENDPOINTS), Limit::Endpoints),
     ];
     checks.into_iter().find(|(refuses, _)| *refuses).map(|(_, limit)| limit)
 }
@@ -160,11 +171,28 @@ pub(super) const fn label(limit: Limit) -> metrics::Limit {
     }
 }
 
+impl Flying<'_> {
+    /// Whether the rates have let the key pass already.
+    pub(super) fn is_rated(&self) -> bool {
+        self.with(|asked| asked.is_rated)
+    }
+
+    /// The rates let the key pass.
+    pub(super) fn rated(&self) {
+        self.with(|asked| std::mem::replace(&mut asked.is_rated, true));
+    }
+
+    fn with(&self, with: impl FnOnce(&mut Asked) -> bool) -> bool {
+        let mut flying = self.admission.flying.lock().unwrap_or_else(PoisonError::into_inner);
+        flying.get_mut(&self.key.tenant).and_then(|of| of.keys.get_mut(&self.key.key)).is_some_and(with)
+    }
+}
+
 impl Drop for Flying<'_> {
     fn drop(&mut self) {
         let mut flying = self.admission.flying.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(of_tenant) = flying.get_mut(&self.key.tenant) else { return };
-        let Some((endpoint, calls)) = of_tenant.keys.get_mut(&self.key.key) else { return };
+        let Some(Asked { endpoint, calls, .. }) = of_tenant.keys.get_mut(&self.key.key) else { return };
         *calls = calls.saturating_sub(1);
         if *calls > 0 {
             return;
@@ -208,7 +236,7 @@ mod tests {
     ) -> Result<Option<Flying<'a>>, Limit> {
         let usage = Usage { keys, bytes: 0 };
         let (key, endpoint) = (key(name), endpoint(of));
-        let stored = || Stored { tenant: usage, endpoint: usage, endpoints: 0 };
+        let stored = || Stored { tenant: usage, endpoint: usage, other_endpoints: None };
         match admission.quota(Who { key: &key, endpoint: &endpoint }, caps, stored) {
             Admitted::Yes(flying) => Ok(flying),
             Admitted::No { limit, .. } => Err(limit),
@@ -235,6 +263,22 @@ mod tests {
         assert_eq!(ask(&admission, "b", "pay", &caps, 0).err(), Some(Limit::TenantKeys), "the second is on its way");
         drop(second);
         assert!(admission.flying.lock().unwrap().is_empty(), "nothing is left");
+    }
+
+    #[test]
+    fn calls_for_one_key_are_rated_once_and_a_key_that_is_gone_is_rated_anew() {
+        let rate = TenantLimits { keys_per_second: Some(1), ..TenantLimits::default() };
+        let caps = Caps { tenant: rate, ..Caps::default() };
+        let admission = Admission::default();
+        let first = ask(&admission, "a", "e", &caps, 0).unwrap().unwrap();
+        assert!(!first.is_rated());
+        let beside = ask(&admission, "a", "e", &caps, 0).unwrap().unwrap();
+        assert!(!beside.is_rated(), "the rates have not said yet");
+        first.rated();
+        assert!(beside.is_rated() && ask(&admission, "a", "e", &caps, 0).unwrap().unwrap().is_rated());
+        assert!(!ask(&admission, "b", "e", &caps, 0).unwrap().unwrap().is_rated(), "another key");
+        drop((first, beside));
+        assert!(!ask(&admission, "a", "e", &caps, 0).unwrap().unwrap().is_rated());
     }
 
     #[test]

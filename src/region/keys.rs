@@ -12,7 +12,7 @@ use crate::codec::token::Claims;
 use crate::ids::{FencingToken, Nonce, PartitionId, RecordKey, RegionName};
 use crate::limits;
 use crate::region::Region;
-use crate::region::admission::{self, Admitted, Caps, Stored, Who};
+use crate::region::admission::{self, Admitted, Caps, Flying, Stored, Who};
 use crate::region::calls::{
     Certainty, CheckpointCall, ClaimCall, ClaimOutcome, CompleteCall, Completed, ExtendCall, Failure, Found, GrantCall,
     GrantOutcome, Granted, Invalid, LookupCall, Place, Placed, ReleaseCall, ReserveCall, ReserveOutcome, ResolveCall,
@@ -106,8 +106,10 @@ impl Region {
         let (tenant, endpoint) = (&call.key.tenant, &call.endpoint);
         Self::open_tenant(&self.control(), tenant)?;
         let stored = || {
-            let endpoints = partition.group.usages(|usages| usages.endpoints(tenant));
-            let mut stored = Stored { endpoints, ..Stored::default() };
+            let (here, endpoints) =
+                partition.group.usages(|usages| (usages.of(tenant, endpoint), usages.endpoints(tenant)));
+            let other_endpoints = (here.keys == 0).then_some(endpoints);
+            let mut stored = Stored { other_endpoints, ..Stored::default() };
             // A quota is over all partitions; without one, only the key's own says whether the endpoint is new there.
             let counted = self.partitions.iter().filter(|one| caps.has_quota() || one.id() == partition.id());
             for one in counted {
@@ -123,12 +125,15 @@ impl Region {
             Admitted::Yes(flying) => flying,
             refused @ Admitted::No { .. } => return Ok(refused),
         };
-        if !caps.has_rate() {
+        if !caps.has_rate() || flying.as_ref().is_some_and(Flying::is_rated) {
             return Ok(Admitted::Yes(flying));
         }
         let who = rates::Who { tenant, endpoint, client: &call.client_version };
         Ok(match self.rates.admit(who, &caps.rates(), self.share(), clock::monotonic()) {
-            Ok(()) => Admitted::Yes(flying),
+            Ok(()) => {
+                flying.iter().for_each(Flying::rated);
+                Admitted::Yes(flying)
+            }
             Err(exceeded) => Admitted::No { limit: rates::limit(exceeded.cap), retry_after: exceeded.retry_after },
         })
     }

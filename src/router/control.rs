@@ -104,18 +104,20 @@ fn reply_from(reply: ControlReply) -> Option<Reply> {
 }
 
 impl Router {
-    /// Decides about what is the same for all partitions, and waits until this node has applied it too.
+    /// Decides about what is the same for all partitions, and waits until this node has applied it too. With the reply: whether
+    /// it has.
     ///
     /// # Errors
     /// When there is no outcome; the failure says whether that is definite.
-    pub async fn decide_control(&self, command: Command) -> Result<Reply, Failed> {
+    pub async fn decide_control(&self, command: Command) -> Result<(Reply, bool), Failed> {
         let until = until(clock::monotonic(), None, Duration::ZERO);
         let reply = self.call(&ControlCall(command), until).await?;
         // It is decided: that this node is behind is no failure of the call.
-        if let Err(failed) = self.know_control(until).await {
+        let known = self.know_control(until).await;
+        if let Err(failed) = &known {
             tracing::debug!(%failed, "what was decided is not applied here yet");
         }
-        Ok(reply)
+        Ok((reply, known.is_ok()))
     }
 
     /// Waits until this node has applied every decision about all partitions that was made before.

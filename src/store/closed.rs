@@ -70,8 +70,19 @@ pub(super) fn compare(path: &Path, database: &Path) -> Result<(), StoreError> {
             return Err(StoreError::Damaged(text));
         }
     }
-    let forgotten = std::fs::remove_file(&file).and_then(|()| File::open(path)?.sync_all());
-    forgotten.map_err(|error| disk(&file, &error))
+    forget(path)
+}
+
+/// Forgets what was said by another process that closed the database while this one waited for it.
+///
+/// # Errors
+/// When the disk refuses.
+pub(super) fn forget(path: &Path) -> Result<(), StoreError> {
+    let file = path.join(FILE);
+    match std::fs::remove_file(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        forgotten => forgotten.and_then(|()| File::open(path)?.sync_all()).map_err(|error| disk(&file, &error)),
+    }
 }
 
 fn damaged(file: &Path) -> StoreError {

@@ -127,6 +127,8 @@ impl Store {
         closed::compare(path, &directory)?;
         let options = options::Shared::new(settings);
         let db = families::open(&directory, &options, partitions)?;
+        // Only one process has the database open: nobody writes it down again from here on.
+        closed::forget(path)?;
         let identity = identity::confirm(path, &db, claim)?;
         let generations = families::settle(&db, &directory, &options, partitions, is_new)?;
         let snapshots = Snapshots::open(path)?;

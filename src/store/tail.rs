@@ -70,7 +70,8 @@ pub(super) fn check(directory: &Path) -> Result<(), StoreError> {
 pub(super) fn in_use(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
     let (logs, manifest): (Vec<PathBuf>, Vec<PathBuf>) = logs(directory)?.into_iter().partition(is_log);
-    Ok(logs.into_iter().next_back().into_iter().chain(manifest).collect())
+    let number = |path: &PathBuf| path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+    Ok(logs.into_iter().max_by_key(number).into_iter().chain(manifest).collect())
 }
 
 /// All write-ahead logs and the MANIFEST that `CURRENT` names.

@@ -124,6 +124,8 @@ async fn a_restart_and_another_leader_know_the_policies_and_the_usage() -> anyho
     cluster::with(Founding::default(), async |cluster| {
         let address = |node, cluster: &cluster::Cluster| anyhow::Ok(cluster.spot(node)?.api);
         apply(address(1, cluster)?, 0, LOOSE).await?;
+        // The others hear of it with their next entries.
+        cluster.until_caught_up().await?;
         let client = Client::grpc(address(2, cluster)?)?;
         let mut expires = u64::MAX;
         for number in 0..8 {
@@ -258,6 +260,7 @@ async fn three_nodes_pass_a_quota_by_no_more_than_what_is_on_the_way_and_agree_o
         let addresses = nodes.iter().map(|node| address(*node, cluster)).collect::<anyhow::Result<Vec<_>>>()?;
         let first = *addresses.first().context("no node")?;
         create(first, "shared", api::TenantLimits { max_keys: Some(u64::from(MOST)), ..Default::default() }).await?;
+        cluster.until_caught_up().await?;
         let mut rushes = JoinSet::new();
         for (at, place) in addresses.iter().zip(1..) {
             rushes.spawn(rush_from(*at, "shared", place, 400));

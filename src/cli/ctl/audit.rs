@@ -46,7 +46,7 @@ pub(super) struct Audit {
     action: Option<&'static str>,
 
     /// A file of exported lines: of each partition, go on behind its last entry there. May be given again
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "action")]
     after: Vec<PathBuf>,
 }
 
@@ -139,20 +139,15 @@ impl<'a> Merge<'a> {
         for partition in 0..partitions {
             let last = after.get(&partition).copied().unwrap_or_default();
             let mut tail = Tail { partition, page: VecDeque::new(), next: last.saturating_add(1) };
-            merge.fill(&mut tail).await?;
-            let first = tail.page.front().map_or(0, |entry| entry.sequence);
             // Where nothing was exported, what is kept is all that there is.
-            if last > 0 && first > last.saturating_add(1) {
-                let gone = last.saturating_add(1)..=first.saturating_sub(1);
-                merge.missing.push(format!("partition {partition}, {} to {}", gone.start(), gone.end()));
-            }
+            merge.fill(&mut tail, last > 0).await?;
             merge.tails.push(tail);
         }
         Ok(merge)
     }
 
-    /// Gets the next page of a partition that has none left.
-    async fn fill(&mut self, tail: &mut Tail) -> Result<(), Problem> {
+    /// Gets the next page of a partition that has none left. `goes_on`: it follows what was read before.
+    async fn fill(&mut self, tail: &mut Tail, goes_on: bool) -> Result<(), Problem> {
         if !tail.page.is_empty() || tail.next == 0 {
             return Ok(());
         }
@@ -167,6 +162,10 @@ impl<'a> Merge<'a> {
             )
             .into());
         }
+        let first = entries.first().map_or(0, |entry| entry.sequence);
+        if goes_on && first > tail.next {
+            self.missing.push(format!("partition {}, {} to {}", tail.partition, tail.next, first.saturating_sub(1)));
+        }
         (tail.page, tail.next) = (entries.into(), next);
         Ok(())
     }
@@ -178,7 +177,7 @@ impl<'a> Merge<'a> {
         let Some((_, index)) = oldest else { return Ok(None) };
         let mut tail = self.tails.swap_remove(index);
         let entry = tail.page.pop_front();
-        self.fill(&mut tail).await?;
+        self.fill(&mut tail, true).await?;
         self.tails.push(tail);
         Ok(entry)
     }

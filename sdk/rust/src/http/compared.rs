@@ -20,8 +20,9 @@ pub enum Compared<'a> {
 /// Begins what is hashed where a body was not compared whole, so that it never equals a body that was.
 const FIRST_DOMAIN: &[u8] = b"holdfast-compared-first-v1";
 
-/// What a node takes of a request's headers: lines, and bytes of names and values together.
+/// What a node takes of a request's headers: lines, bytes of a name, and bytes of names and values together.
 const MAX_LINES: usize = 128;
+const MAX_NAME_BYTES: usize = 256;
 const MAX_BYTES: usize = 32 * 1024;
 
 /// The headers of a request that the store compares itself: all but those of one connection, one moment or one trace, which
@@ -35,7 +36,8 @@ pub fn described_headers(headers: &HeaderMap) -> Option<Vec<(String, Bytes)>> {
     let described: Vec<(String, Bytes)> =
         lines.map(|(name, value)| (name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes()))).collect();
     let bytes: usize = described.iter().map(|(name, value)| name.len().saturating_add(value.len())).sum();
-    (described.len() <= MAX_LINES && bytes <= MAX_BYTES).then_some(described)
+    let is_named = described.iter().all(|(name, _)| name.len() <= MAX_NAME_BYTES);
+    (is_named && described.len() <= MAX_LINES && bytes <= MAX_BYTES).then_some(described)
 }
 
 /// The digest of a request under `selection`, for the store to compare. `target` is path and query as they were sent: the

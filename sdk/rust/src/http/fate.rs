@@ -17,6 +17,11 @@ pub enum Fate {
     Lapses,
 }
 
+/// Said by the application among a response's extensions: an earlier try of the same request may have been executed, whatever
+/// this response says. So the key is never given back; where it would be, its lease runs out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TriedBefore;
+
 /// The fate of a key whose request was answered with this status.
 ///
 /// A refusal that is not stored (4xx) says that nothing was done, so the key is given back. A failure (5xx) does not say

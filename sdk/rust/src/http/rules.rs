@@ -434,10 +434,11 @@ impl Rules {
         }
     }
 
-    /// Whether a response header is stored.
+    /// Whether a response header is stored: one that is named, and those without which nobody can read the body.
     #[must_use]
     pub fn stores_header(&self, name: &HeaderName) -> bool {
-        self.headers.contains(name.as_str())
+        [http::header::CONTENT_TYPE, http::header::CONTENT_ENCODING].contains(name)
+            || self.headers.contains(name.as_str())
     }
 
     /// Bytes of a request's body that is compared whole.

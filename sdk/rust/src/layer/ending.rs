@@ -19,7 +19,7 @@ use super::run::{Answered, Question};
 use super::serve::Endpoint;
 use crate::client::clock::Moment;
 use crate::client::{Envelope, Grant, Held};
-use crate::http::{Fate, Mark, Status, Unavailable, fate, grpc, grpc_fate, store, store_outcome};
+use crate::http::{Fate, Mark, Status, TriedBefore, Unavailable, fate, grpc, grpc_fate, store, store_outcome};
 
 /// An execution whose response is there.
 pub(super) struct Executed {
@@ -31,6 +31,8 @@ pub(super) struct Executed {
     pub(super) epoch: Option<String>,
     pub(super) unavailable: Option<Unavailable>,
     pub(super) passed: Arc<Passed>,
+    /// An earlier try of the request may have been executed.
+    pub(super) tried_before: bool,
 }
 
 /// Who waits for the answer.
@@ -38,13 +40,14 @@ type Caller<R, E> = oneshot::Sender<Answered<R, E>>;
 
 impl Executed {
     /// Brings a response to its end.
-    pub(super) async fn end<R, E>(self, response: Response<R>, caller: Caller<R, E>)
+    pub(super) async fn end<R, E>(mut self, response: Response<R>, caller: Caller<R, E>)
     where
         R: Body<Data: Buf>,
     {
         let (mut parts, body) = response.into_parts();
         // The application may say what becomes of its key: the layer does not know what it knows.
         let said = parts.extensions.remove::<Fate>();
+        self.tried_before = parts.extensions.remove::<TriedBefore>().is_some();
         let is_grpc = grpc::is_grpc(&parts.headers) && parts.status.is_success();
         let fate = match (said, is_grpc) {
             (Some(said), _) => Some(said),
@@ -150,7 +153,9 @@ impl Executed {
         let (watch, ended) = Watch::response();
         self.mark(Status::Executed, None, Some(why), &mut parts);
         let _gone = caller.send(Ok(Ok(Response::from_parts(parts, body.watched(watch)))));
-        let ended = kept(&self.grant, self.until, ended).await.ok();
+        // Whoever reads for longer than the lease is kept alive does not undo what is known: it was executed.
+        let ended = tokio::time::timeout(self.until.since(Moment::now()), kept(&self.grant, self.until, ended)).await;
+        let ended = ended.ok().and_then(Result::ok);
         let code = ended.and_then(|ended| ended.code);
         let fate = match (said, code, is_grpc) {
             (Some(said), _, _) => said,
@@ -231,6 +236,9 @@ impl Executed {
     }
 
     async fn release(&self) -> Status {
+        if self.tried_before {
+            return Status::Unknown;
+        }
         match tokio::time::timeout(self.endpoint.shared.record_limit, self.grant.release()).await {
             Ok(Ok(Held::Done)) => Status::Released,
             // For all that is known, it lapses.

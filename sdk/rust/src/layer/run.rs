@@ -114,8 +114,9 @@ where
     /// The store gave no answer: the request runs without it, or does not run.
     async fn without_store(mut self, error: &Error, answer: oneshot::Sender<Answered<R, S::Error>>) {
         let refusal = refusal_of(error);
-        let is_the_clients = matches!(refusal, Refusal::KeyInvalid { .. });
-        if is_the_clients || self.endpoint.rules.fail() == FailMode::Closed {
+        // What the store refuses is not a store that is not there: it would be refused again and again, and run each time.
+        let is_refused = !matches!(refusal, Refusal::StoreUnavailable { .. });
+        if is_refused || self.endpoint.rules.fail() == FailMode::Closed {
             self.endpoint.tell(Verdict::Refused(refusal.code()), Some(error));
             let _gone = answer.send(Ok(Ok(self.endpoint.refused(&refusal, None))));
             return;
@@ -161,7 +162,8 @@ where
         match kept(&grant, until, calling).await {
             Ok(Ok(response)) => {
                 let Self { endpoint, question, unavailable, passed, .. } = self;
-                let executed = Executed { endpoint, question, grant, until, epoch, unavailable, passed };
+                let executed =
+                    Executed { endpoint, question, grant, until, epoch, unavailable, passed, tried_before: false };
                 executed.end(response, answer).await;
             }
             // How far it came is not known: the lease runs out, and the policy decides.
