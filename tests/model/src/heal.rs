@@ -90,6 +90,11 @@ pub(crate) fn one_valid_grant(state: &State) -> bool {
     effective(state).filter(|run| !run.flagged).count() <= 1
 }
 
+/// The part of P2 that leases carry: of two executions the one that began later is flagged.
+pub(crate) fn second_is_flagged(state: &State) -> bool {
+    effective(state).skip(1).all(|run| run.flagged)
+}
+
 /// P2: of two executions the later is flagged, or the ledger names one of them.
 pub(crate) fn second_is_known(config: &Config, state: &State) -> bool {
     let runs: Vec<&Run> = effective(state).collect();
@@ -140,7 +145,7 @@ pub(crate) fn every_retry_ends(config: &Config, state: &State) -> bool {
         let view = healed.view(acting, here.leader, config);
         let own = &here.leading().state;
         match reserve::reserve(own, &view, acting, nonce, config) {
-            Outcome::Replay(_) | Outcome::Expired | Outcome::OutcomeUnknown => return true,
+            Outcome::Replay(_) | Outcome::Expired | Outcome::Unknown => return true,
             Outcome::Propose { flagged } => {
                 let epoch = if config.local { 0 } else { own.open };
                 let named = reserve::named(own, &view);

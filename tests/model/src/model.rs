@@ -213,6 +213,12 @@ impl Config {
             commands.push(Command::Forget);
         }
         let settled = (1..own.open).all(|epoch| view.is_settled(epoch));
+        let past = settled || !self.rules.on(Rule::R15Settled);
+        let holds = own.record.0.iter().any(|attempt| attempt.phase == Phase::Held);
+        let ripe = state.left.sweeps > 0 && view.record.has_completed() && !own.forgot && !holds;
+        if self.rules.on(Rule::R15Held) && acts && own.is_open() && past && ripe {
+            commands.push(Command::Forget);
+        }
         if state.left.switchovers > 0 && own.is_open() && acts && (settled || !self.rules.on(Rule::R14Settled)) {
             commands.push(Command::Seal(own.open));
         }
@@ -240,7 +246,9 @@ impl Config {
             let open = (1..latest.epoch).filter(|epoch| !latest.is_settled(*epoch) && !latest.is_lost(*epoch));
             actions.extend(open.map(|epoch| Action::Append { entry: Entry::DeclareLost { epoch } }));
         }
-        if state.left.sweeps > 0 {
+        let acting = &state.regions[usize::from(latest.acting[usize::from(latest.epoch)])].leading().state;
+        let forgot = acting.forgot && acting.open == latest.epoch;
+        if state.left.sweeps > 0 && (forgot || !self.rules.on(Rule::R15Held)) {
             actions.push(Action::Append { entry: Entry::Sweep });
         }
     }
@@ -341,16 +349,12 @@ impl Config {
                 holder.indefinite = true;
                 return Some(());
             }
-            Outcome::OutcomeUnknown if state.left.claims > 0 => {
+            Outcome::Unknown if state.left.claims > 0 => {
                 state.left.claims -= 1;
                 propose(self.rules.on(Rule::LapseFlag))
             }
             Outcome::Propose { flagged } => propose(flagged),
-            Outcome::Expired
-            | Outcome::InProgress(_)
-            | Outcome::OutcomeUnknown
-            | Outcome::InDoubt
-            | Outcome::Refused => {
+            Outcome::Expired | Outcome::InProgress(_) | Outcome::Unknown | Outcome::InDoubt | Outcome::Refused => {
                 // Nothing changes but what a re-minting client remembers.
                 let news = state.left.remints > 0 && !holder.refused;
                 holder.refused = true;
@@ -392,11 +396,11 @@ impl Config {
         let node = &mut here.nodes[waiter.node];
         let renewal = match waiter.epoch {
             0 => u8::MAX,
-            _ if self.manual => u8::MAX,
+            _ if self.manual || !self.rules.on(Rule::R8Lease) => u8::MAX,
             epoch if view.renewed_in == epoch && view.acts(region, epoch) => view.renewal,
             _ => 0,
         };
-        let leased = renewal > state.expired || !self.rules.on(Rule::R8Lease);
+        let leased = renewal > state.expired;
         let voiding = node.voiding.contains(&token);
         if leased && !voiding && reserve::may_answer(&waiter, token, &node.state, &view, is_out, self) {
             if is_leader && !node.told.contains(&token) {
@@ -631,6 +635,9 @@ impl Model for Config {
         vec![
             Property::always("P1", |config: &Config, state: &State| config.local || heal::one_valid_grant(state)),
             Property::always("P2", heal::second_is_known),
+            Property::always("P2 flag", |config: &Config, state: &State| {
+                config.manual || config.local || heal::second_is_flagged(state)
+            }),
             Property::always("P3", heal::replays_agree),
             Property::always("P4", |_: &Config, state: &State| !state.unknown_told),
             Property::always("P5", heal::every_retry_ends),

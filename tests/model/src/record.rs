@@ -146,3 +146,65 @@ fn join(a: Phase, b: Phase, rules: Rules) -> Phase {
         (a, b) => a.max(b),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Attempt, Completion, Nonce, Phase, Record, Token};
+    use crate::rule::{Rule, Rules};
+
+    fn completion(envelope: u8, late: bool) -> Completion {
+        Completion { epoch: 1 + u8::from(late), sequence: 1, region: 0, envelope, late }
+    }
+
+    /// Every record of two tokens, each absent or in one of these phases.
+    fn records() -> Vec<Record> {
+        let (a, b) = (completion(1, false), completion(2, true));
+        let phases = [Phase::Held, Phase::Lapsed, Phase::Released]
+            .into_iter()
+            .chain([vec![a], vec![b], vec![a, b]].map(Phase::Completed))
+            .map(Some)
+            .chain([None]);
+        let attempts = |sequence: u8| {
+            phases.clone().map(move |phase| {
+                let token = Token { epoch: sequence, sequence, region: 0 };
+                phase.map(|phase| Attempt {
+                    token,
+                    nonce: Nonce { process: 0, number: 1 },
+                    flagged: sequence > 1,
+                    phase,
+                })
+            })
+        };
+        attempts(1)
+            .flat_map(|first| attempts(2).map(move |second| Record(first.clone().into_iter().chain(second).collect())))
+            .collect()
+    }
+
+    fn merged(a: &Record, b: &Record, rules: Rules) -> Record {
+        let mut merged = a.clone();
+        merged.merge(b, rules);
+        merged
+    }
+
+    fn is_an_algebra(rules: Rules) -> bool {
+        let all = records();
+        let same = |a: &Record| merged(a, a, rules) == *a;
+        let commutes = |a: &Record, b: &Record| merged(a, b, rules) == merged(b, a, rules);
+        let associates = |a: &Record, b: &Record, c: &Record| {
+            merged(&merged(a, b, rules), c, rules) == merged(a, &merged(b, c, rules), rules)
+        };
+        all.iter().all(same)
+            && all.iter().all(|a| all.iter().all(|b| commutes(a, b)))
+            && all.iter().all(|a| all.iter().all(|b| all.iter().all(|c| associates(a, b, c))))
+    }
+
+    #[test]
+    fn merge_is_commutative_associative_and_idempotent() {
+        assert!(is_an_algebra(Rules::all()));
+    }
+
+    #[test]
+    fn merge_is_not_without_every_envelope() {
+        assert!(!is_an_algebra(Rules::all().without(Rule::R11Envelopes)));
+    }
+}

@@ -12,7 +12,8 @@ pub(crate) enum Outcome {
     Replay(u8),
     Expired,
     InProgress(Token),
-    OutcomeUnknown,
+    /// Under `hold`, after a lapse: a worker claims it.
+    Unknown,
     InDoubt,
     /// Not the acting region, sealed, behind, or minted later than its epoch.
     Refused,
@@ -118,7 +119,7 @@ pub(crate) fn reserve(state: &Regional, view: &Global, region: u8, nonce: Nonce,
     }
     let lapsed = known.0.iter().any(|attempt| attempt.phase == Phase::Lapsed);
     if lapsed && config.hold {
-        return Outcome::OutcomeUnknown;
+        return Outcome::Unknown;
     }
     let past = if config.local { Past::Settled } else { past(view, epoch, config) };
     let doubtful = match past {

@@ -91,6 +91,9 @@ pub enum Rule {
     R15Horizon,
     /// A record goes only when every epoch of its key is settled or retired.
     R15Settled,
+    /// Not in the rules as written: the acting region first removes the record from its own log's state, if no attempt of
+    /// it is held there, and has a horizon from then on; the global sweep follows.
+    R15Held,
     /// Only completed records go.
     R15Completed,
     /// A restored region is a new incarnation: the old one's stream is refused, and its open epoch is lost.
@@ -151,6 +154,7 @@ impl Rule {
         Rule::R14Settles,
         Rule::R15Horizon,
         Rule::R15Settled,
+        Rule::R15Held,
         Rule::R15Completed,
         Rule::R16Incarnation,
         Rule::R17Region,

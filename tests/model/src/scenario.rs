@@ -118,18 +118,22 @@ macro_rules! scenarios {
 }
 
 scenarios! {
-    /// A TakeOver that commits late, a home lease, a grant on its way; the ended epoch may be declared lost.
-    Leases = "leases", Config { slow: Slow { proposals: true, answers: true, ..PROMPT }, budget: Budget { renewals: 1, lost: 1, ..NONE }, ..BASE };
+    /// A TakeOver that commits late, while the home lease is renewed.
+    Renewal = "renewal", Config { hold: false, fail_open: true, slow: Slow { proposals: true, ..PROMPT }, budget: Budget { renewals: 2, ..NONE }, ..BASE };
+    /// A grant on its way while the home lease runs out.
+    LateAnswer = "late-answer", Config { hold: false, fail_open: true, slow: Slow { answers: true, ..PROMPT }, budget: Budget { renewals: 1, ..NONE }, ..BASE };
+    /// The ended epoch is declared lost.
+    Lost = "lost", Config { budget: Budget { renewals: 1, lost: 1, ..NONE }, ..BASE };
     /// A takeover, the tail, settle; entries of regions commit late.
     Takeover = "takeover", Config { slow: ENTRIES, ..MANUAL };
     /// Fail-open: granted although the past is unsettled.
     FailOpen = "fail-open", Config { hold: false, fail_open: true, asks: 2, ..MANUAL };
     /// Two candidates.
-    Candidates = "candidates", Config { regions: 3, slow: Slow { proposals: true, ..PROMPT }, ..MANUAL };
+    Candidates = "candidates", Config { regions: 3, mint: 2, roam: true, slow: Slow { proposals: true, ..PROMPT }, ..MANUAL };
     /// There and back again: three epochs.
     Failback = "failback", Config { epochs: 3, ..MANUAL };
     /// A key that was minted in the epoch after a takeover.
-    Minted = "minted", Config { mint: 2, ..MANUAL };
+    Minted = "minted", Config { mint: 2, roam: true, ..MANUAL };
     /// A client that makes a new key.
     Remint = "remint", Config { budget: Budget { remints: 1, ..NONE }, ..MANUAL };
     /// An attempt that is sent again, and a last look that fails.
@@ -151,11 +155,13 @@ scenarios! {
     /// Grants of single regions, of which one may be destroyed.
     Local = "local", Config { local: true, takeovers: false, completes: 1, slow: ENTRIES, budget: Budget { destroyed: 1, ..NONE }, ..BASE };
     /// Release, lapse, a second grant.
-    Lapse = "lapse", Config { hold: false, regions: 1, takeovers: false, processes: 3, completes: 1, slow: ENTRIES, budget: Budget { lapses: 1, releases: 1, ..NONE }, ..MANUAL };
+    Lapse = "lapse", Config { hold: false, regions: 1, takeovers: false, processes: 3, completes: 1, slow: ENTRIES, budget: Budget { lapses: 1, releases: 1, ..NONE }, ..BASE };
     /// Lapse and claim under `hold`.
-    Claim = "claim", Config { regions: 1, takeovers: false, completes: 1, slow: ENTRIES, budget: Budget { lapses: 1, releases: 1, claims: 1, ..NONE }, ..MANUAL };
+    Claim = "claim", Config { regions: 1, takeovers: false, completes: 1, slow: ENTRIES, budget: Budget { lapses: 1, releases: 1, claims: 1, ..NONE }, ..BASE };
     /// A record whose retention ends.
     Expiry = "expiry", Config { hold: false, fail_open: true, completes: 1, asks: 2, budget: Budget { sweeps: 1, ..NONE }, ..MANUAL };
+    /// The same in one region, and a retry after it.
+    Retention = "retention", Config { regions: 1, takeovers: false, completes: 1, asks: 2, slow: ENTRIES, budget: Budget { sweeps: 1, ..NONE }, ..MANUAL };
     /// A region that is restored from a backup.
     Restore = "restore", Config { budget: Budget { restores: 1, ..NONE }, ..MANUAL };
     /// A region that is destroyed; its epoch is declared lost.
