@@ -152,7 +152,8 @@ impl Regional {
                 let unnamed = self.record.tokens().any(|token| !named.contains(&token));
                 let taken = rules.on(Rule::R7Named) && (unnamed || self.record.winner().is_some());
                 let read = !rules.on(Rule::R7Entry) && view.record.tokens().any(|token| !named.contains(&token));
-                if is_void || taken || read {
+                let expired = self.forgot && rules.on(Rule::R15Apply);
+                if is_void || taken || read || expired {
                     return None;
                 }
                 self.sequence += 1;

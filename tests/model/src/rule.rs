@@ -89,6 +89,8 @@ pub enum Rule {
     R14Settles,
     /// An absent key at or below the horizon is expired.
     R15Horizon,
+    /// Not in the rules as written: the horizon stands in the region's own state, and apply looks at it.
+    R15Apply,
     /// A record goes only when every epoch of its key is settled or retired.
     R15Settled,
     /// Not in the rules as written: the acting region first removes the record from its own log's state, if no attempt of
@@ -153,6 +155,7 @@ impl Rule {
         Rule::R14End,
         Rule::R14Settles,
         Rule::R15Horizon,
+        Rule::R15Apply,
         Rule::R15Settled,
         Rule::R15Held,
         Rule::R15Completed,
