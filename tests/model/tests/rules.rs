@@ -5,7 +5,7 @@ use std::time::Duration;
 use holdfast_model::{Limits, Rule, Rules, Scenario};
 
 /// Explores more than the other check, for what only longer paths show.
-const WIDER: Limits = Limits { states: 1_500_000, ..Limits::SMALL };
+const WIDER: Limits = Limits { states: 1_200_000, ..Limits::SMALL };
 
 #[track_caller]
 fn holds(scenario: Scenario, limits: Limits) {
@@ -112,7 +112,7 @@ rules_carry! {
     r14_settles: Switchover, R14Settles, "P7";
     r15_horizon: Retention, R15Horizon, "P5";
     r15_apply: Retention, R15Apply, "P1";
-    r15_settled: Expiry, R15Settled, "P2";
+    r15_settled: Expiry, R15Settled, "P5";
     r15_held: Expiry, R15Held, "P5";
     r16_incarnation: Restore, R16Incarnation, "P5";
     r17_region: Local, R17Region, "P2";
