@@ -318,6 +318,9 @@ mod tests {
         assert_eq!(route(plain()), "POST /v1/{name}");
         assert_eq!(route(RouteSettings { endpoint_by_path: true, ..plain() }), "POST /v1/{id}");
         assert_eq!(route(RouteSettings { endpoint: Some("charges".to_owned()), ..plain() }), "charges");
+        let of_host = || RouteSettings { host: Some("pay.example.com".to_owned()), ..plain() };
+        assert_eq!(route(of_host()), "POST pay.example.com/v1/{name}");
+        assert_eq!(route(RouteSettings { endpoint_by_path: true, ..of_host() }), "POST pay.example.com/v1/{id}");
     }
 
     #[test]

@@ -258,3 +258,46 @@ async fn a_gateway_without_its_store_refuses_what_it_cannot_protect_and_passes_t
     ensure!(health.status == 200 && health.json()?["store"]["reachable"] == false, "{health:?}");
     gateway.stop().await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_without_a_key_is_sent_once_and_a_key_whose_first_try_broke_is_not_given_back() -> anyhow::Result<()>
+{
+    let _machine = harness::beside_another().await?;
+    let place = Place::new()?;
+    let upstream = Upstream::start(|number, _| match number {
+        // It may have done it each time; what it says of the second try it says of that alone.
+        1 | 2 => Act::AnswerAndClose(Vec::new()),
+        3 => Act::Answer(answer("425 Too Early", &[], "not now")),
+        _ => Act::Answer(answer("201 Created", &[], "done")),
+    })
+    .await?;
+    let text = file(upstream.address, "upstream_idempotent = true\n");
+    let gateway = Gateway::configured(&place, &text, &["--severity", "critical"]).await?;
+    let keyless = gateway.send("POST /v1/charges", &[], "{}").await?;
+    ensure!(keyless.status == 502 && code(&keyless) == "upstream-broken" && upstream.effects() == 1, "{keyless:?}");
+    let early = gateway.charge("k", "{}").await?;
+    ensure!(early.status == 425 && upstream.effects() == 3, "{early:?}");
+    ensure!(early.header("idempotency-status") == Some("unknown"), "it was not given back: {early:?}");
+    let again = gateway.send("POST /v1/charges", &["idempotency-key: k"], "{}").await?;
+    ensure!(again.status == 409 && upstream.effects() == 3, "{again:?}");
+    gateway.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_request_says_that_it_is_and_an_answer_that_nobody_asked_for_is_none() -> anyhow::Result<()> {
+    let _machine = harness::beside_another().await?;
+    let place = Place::new()?;
+    let upstream = Upstream::start(|number, _| match number {
+        1 => Act::Answer(answer("201 Created", &[], "done")),
+        _ => Act::Answer(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n".to_vec()),
+    })
+    .await?;
+    let gateway = Gateway::configured(&place, &file(upstream.address, ""), &[]).await?;
+    let empty = gateway.charge("a", "").await?;
+    ensure!(empty.status == 201, "{empty:?}");
+    let arrived = upstream.arrived();
+    ensure!(arrived.first().is_some_and(|first| first.header("content-length") == Some("0")), "{arrived:?}");
+    let switched = gateway.charge("b", "{}").await?;
+    ensure!(switched.status == 502 && code(&switched) == "upstream-broken", "{switched:?}");
+    gateway.stop().await
+}

@@ -75,6 +75,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_node_would_refuse_is_compared_here() {
+        let named = |length: usize| {
+            let mut headers = HeaderMap::new();
+            let name = http::HeaderName::try_from("x".repeat(length)).expect("a name");
+            headers.insert(name, http::HeaderValue::from_static("1"));
+            described_headers(&headers).is_some()
+        };
+        assert!(named(256) && !named(257));
+    }
+
+    #[test]
     fn the_same_request_is_the_same_and_another_is_not() {
         let json = "application/json";
         let base = of("/v1/charges", json, Compared::Whole(br#"{"a":1,"b":2}"#));

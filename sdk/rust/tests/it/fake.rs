@@ -36,6 +36,8 @@ pub(crate) enum Fault {
     NotLeader(u64),
     /// It does nothing: the input is wrong.
     Refuses,
+    /// It does nothing: the tenant may have no keys.
+    KnowsNoTenant,
     /// It does nothing: too much waits.
     Overloaded,
     /// It takes no sessions, since it shuts down.
@@ -350,6 +352,7 @@ impl Server {
         match fault {
             Fault::NotLeader(leader) => return failure("store-unavailable", 100, leader),
             Fault::Refuses => return failure("key-invalid", 0, 0),
+            Fault::KnowsNoTenant => return failure("tenant-unknown", 0, 0),
             Fault::Overloaded => return failure("overloaded", 10, 0),
             Fault::Unavailable => return failure("store-unavailable", 100, 0),
             Fault::HearsNoOutcome if matches!(call, Call::Complete(_)) => return failure("store-unavailable", 10, 0),

@@ -287,3 +287,17 @@ fn recently() -> String {
         year += 1;
     }
 }
+
+/// It would refuse it again and again, and the request would run each time.
+#[tokio::test]
+async fn what_the_store_refuses_runs_under_no_severity() -> anyhow::Result<()> {
+    for severity in [Severity::Critical, Severity::Low] {
+        let bench = Bench::new(Rules::of(severity)).await?;
+        bench.region.fault(1, Fault::KnowsNoTenant);
+        let count = count();
+        let seen = bench.send(counting(&count, 201), post("k", "{}")).await?;
+        ensure!(seen.code() == "store-refused" && ran(&count) == 0, "{}", seen.head());
+        ensure!(bench.heard().await == "store-refused");
+    }
+    Ok(())
+}
