@@ -79,7 +79,7 @@ mod tests {
         let named = |length: usize| {
             let mut headers = HeaderMap::new();
             let name = http::HeaderName::try_from("x".repeat(length)).expect("a name");
-            headers.insert(name, http::HeaderValue::from_static("1"));
+            headers.insert(name, HeaderValue::from_static("1"));
             described_headers(&headers).is_some()
         };
         assert!(named(256) && !named(257));
