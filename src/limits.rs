@@ -210,7 +210,7 @@ pub const SNAPSHOT_TIMEOUT_MS: u64 = 60_000;
 /// while a group that waits for it commits nothing.
 pub const MAX_ENTRIES_BEHIND: u64 = 1_000;
 /// Records that one Sweep entry removes: it is applied between two batches of live traffic.
-pub const MAX_SWEPT_RECORDS: u32 = 512;
+pub const MAX_SWEPT_RECORDS: u32 = 256;
 
 /// Bytes of memory for blocks read from disk: under 1 MiB the indexes do not fit; the most keeps a slip of the unit from passing.
 pub const BLOCK_CACHE_BYTES: RangeInclusive<u64> = 1 << 20..=256 << 30;

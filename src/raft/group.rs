@@ -322,13 +322,13 @@ impl Group {
         Ok(decision.record.is_none().then_some(decision.reply))
     }
 
-    /// Whether a record's time has come at `now`.
+    /// Since when a record's time is over at `now`, if there is one.
     ///
     /// # Errors
     /// When the disk refuses or is damaged.
-    pub fn has_expired(&self, now: LogTime) -> Result<bool, StoreError> {
+    pub fn oldest_expired(&self, now: LogTime) -> Result<Option<LogTime>, StoreError> {
         let from = LogTime::from_unix_ms(self.swept.load(Ordering::Relaxed));
-        Ok(!self.family.expired(from, now, 1)?.is_empty())
+        Ok(self.family.expired(from, now, 1)?.first().map(|(at, _)| *at))
     }
 
     /// Why the group serves no more, if it stopped.

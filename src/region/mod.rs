@@ -140,10 +140,11 @@ impl Region {
             peers,
         });
         region.look_at_disk();
+        let sweeps = Arc::new(Semaphore::new(1));
         for partition in &region.partitions {
             tasks.spawn(Arc::clone(&region).serve_when_leading(partition.clone()));
             tasks.spawn(partition.clone().lapse_leases());
-            tasks.spawn(upkeep::keep(partition.clone(), region.settings.accept_clock_jump));
+            tasks.spawn(upkeep::keep(partition.clone(), region.settings.accept_clock_jump, Arc::clone(&sweeps)));
         }
         tasks.spawn(upkeep::watch(Arc::clone(&region)));
         Ok(region)
