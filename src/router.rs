@@ -154,7 +154,9 @@ impl Router {
                 let begun = clock::monotonic();
                 let answer = self.links.ask(next, call.forward(), call.bytes(), until).await;
                 measured::sent(begun, &answer);
-                answer.map_err(|why| unanswered(why, next, C::REPEATABLE)).and_then(|answer| read(call, next, answer))
+                answer
+                    .map_err(|why| unanswered(why, next, C::REPEATABLE))
+                    .and_then(|answer| read(call, next, answer, begun))
             };
             told = match tried {
                 Ok(answer) => return Ok(answer),
@@ -217,7 +219,7 @@ fn lost(node_id: NodeId) -> Failure {
 }
 
 /// What another node answered.
-fn read<C: Call>(call: &C, node_id: NodeId, answer: ForwardAnswer) -> Result<C::Answer, Setback> {
+fn read<C: Call>(call: &C, node_id: NodeId, answer: ForwardAnswer, sent: Monotonic) -> Result<C::Answer, Setback> {
     if let Some(not_leader) = answer.not_leader {
         return Err(Setback::Elsewhere(some(not_leader.leader_node_id)));
     }
@@ -231,10 +233,12 @@ fn read<C: Call>(call: &C, node_id: NodeId, answer: ForwardAnswer) -> Result<C::
         let named = some(failure.leader).unwrap_or(node_id);
         return Err(Setback::Final(failure_from(failure), Some(named)));
     }
-    call.read(answer).ok_or_else(|| {
+    let mut answer = call.read(answer).ok_or_else(|| {
         tracing::error!(node_id, "a node's answer does not fit the call: do both run the same version?");
         Setback::Final(lost(node_id), Some(node_id))
-    })
+    })?;
+    call.count_from_receipt(&mut answer, sent);
+    Ok(answer)
 }
 
 /// A failure as another node has it, word for word.

@@ -15,7 +15,7 @@ use super::grpc::Services;
 use crate::clock::{self, Monotonic};
 use crate::control::Reply;
 use crate::control::audit::{Action, Entry};
-use crate::control::command::{Command, Kind, Signature, Source, Summary, TenantLimits};
+use crate::control::command::{Change, Command, Kind, LimitChanges, Signature, Source, Summary, TenantLimits};
 use crate::control::selection::Spec;
 use crate::control::state::{Revision, Tenant};
 use crate::control::usage::Usage;
@@ -221,7 +221,7 @@ pub(super) async fn change_tenant(
     let v1::ChangeTenantRequest { signature, tenant, limits, closed } = request;
     let signature = signed(signature)?;
     let name = convert::tenant(&tenant)?;
-    let limits = limits.map(limits_from).transpose()?;
+    let limits = changes_from(limits.unwrap_or_default())?;
     let kind = Kind::ChangeTenant { name: name.clone(), closed, limits };
     tenant_decided(services, signature, &name, kind).await
 }
@@ -250,6 +250,27 @@ async fn tenant_decided(
         }
         other @ (Reply::OtherRevision { .. } | Reply::Policies { .. } | Reply::Noted) => Err(unfit(&other)),
     }
+}
+
+fn changes_from(changes: v1::TenantLimitChanges) -> Result<LimitChanges, ApiError> {
+    let one = |change: Option<v1::LimitChange>| {
+        change.map_or(Change::Keep, |change| change.most.map_or(Change::Clear, Change::Set))
+    };
+    let v1::TenantLimitChanges { max_keys, max_bytes, keys_per_second, keys_per_second_per_client } = changes;
+    let most = |change: Option<v1::LimitChange>| change.and_then(|change| change.most);
+    // What is set has the bounds that it has when a tenant is made.
+    limits_from(v1::TenantLimits {
+        max_keys: most(max_keys),
+        max_bytes: most(max_bytes),
+        keys_per_second: most(keys_per_second),
+        keys_per_second_per_client: most(keys_per_second_per_client),
+    })?;
+    Ok(LimitChanges {
+        max_keys: one(max_keys),
+        max_bytes: one(max_bytes),
+        keys_per_second: one(keys_per_second),
+        keys_per_second_per_client: one(keys_per_second_per_client),
+    })
 }
 
 fn limits_from(limits: v1::TenantLimits) -> Result<TenantLimits, ApiError> {

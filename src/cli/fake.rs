@@ -315,8 +315,18 @@ impl Admin for Desk {
     async fn change_tenant(&self, request: Request<v1::ChangeTenantRequest>) -> Answer<v1::TenantResponse> {
         let v1::ChangeTenantRequest { tenant, limits, closed, signature } = request.into_inner();
         signed(signature.as_ref())?;
+        if tenant != "acme" {
+            return Err(Status::not_found("there is no such tenant"));
+        }
         let closed = closed.unwrap_or_default();
-        let limits = limits.or(acme().limits);
+        let (known, changes) = (acme().limits.unwrap_or_default(), limits.unwrap_or_default());
+        let one = |known, change: Option<v1::LimitChange>| change.map_or(known, |change| change.most);
+        let limits = Some(v1::TenantLimits {
+            max_keys: one(known.max_keys, changes.max_keys),
+            max_bytes: one(known.max_bytes, changes.max_bytes),
+            keys_per_second: one(known.keys_per_second, changes.keys_per_second),
+            keys_per_second_per_client: one(known.keys_per_second_per_client, changes.keys_per_second_per_client),
+        });
         Ok(Response::new(v1::TenantResponse { tenant: Some(v1::Tenant { tenant, closed, limits, ..acme() }) }))
     }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::codec::record::{digest_from, digest_to};
 use crate::codec::{CodecError, open, pb, required, seal};
 use crate::control::audit::{Action, Entry};
-use crate::control::command::{Command, Kind, Signature, Source, Summary, TenantLimits};
+use crate::control::command::{Change, Command, Kind, LimitChanges, Signature, Source, Summary, TenantLimits};
 use crate::control::state::{Known, Revision, Tenant};
 use crate::control::usage::Usage;
 use crate::ids::{PolicyName, RegionName, TenantId};
@@ -40,7 +40,8 @@ pub(crate) fn command_to(command: &Command) -> pb::ControlCommand {
         Kind::ChangeTenant { name, closed, limits } => To::ChangeTenant(pb::ChangeTenant {
             name: name.as_str().to_owned(),
             closed: *closed,
-            limits: limits.map(limits_to),
+            all_limits: None,
+            limits: (*limits != LimitChanges::default()).then(|| changes_to(limits)),
         }),
         Kind::Note { action, target } => {
             To::Note(pb::Note { action: action.as_str().to_owned(), target: target.clone() })
@@ -61,13 +62,19 @@ pub(crate) fn command_from(command: pb::ControlCommand) -> Result<Command, Codec
             let (name, tenant) = tenant_from(required(put.tenant, COMMAND, "tenant")?)?;
             match put.create {
                 true => Kind::CreateTenant { name, home: tenant.home, limits: tenant.limits },
-                false => Kind::ChangeTenant { name, closed: Some(tenant.closed), limits: Some(tenant.limits) },
+                false => {
+                    Kind::ChangeTenant { name, closed: Some(tenant.closed), limits: LimitChanges::to(tenant.limits) }
+                }
             }
         }
         From::ChangeTenant(change) => Kind::ChangeTenant {
             name: TenantId::parse(&change.name).map_err(|_| CodecError::Field { what: COMMAND, field: "name" })?,
             closed: change.closed,
-            limits: change.limits.map(limits_from),
+            limits: match (change.limits, change.all_limits) {
+                (Some(changes), _) => changes_from(changes),
+                (None, Some(all)) => LimitChanges::to(limits_from(all)),
+                (None, None) => LimitChanges::default(),
+            },
         },
         From::Note(note) => Kind::Note { action: action_from(&note.action, COMMAND)?, target: note.target },
     };
@@ -178,6 +185,32 @@ fn limits_to(limits: TenantLimits) -> pb::TenantLimits {
 fn limits_from(limits: pb::TenantLimits) -> TenantLimits {
     let pb::TenantLimits { max_keys, max_bytes, keys_per_second, keys_per_second_per_client } = limits;
     TenantLimits { max_keys, max_bytes, keys_per_second, keys_per_second_per_client }
+}
+
+fn changes_to(changes: &LimitChanges) -> pb::TenantLimitChanges {
+    let one = |change: Change| match change {
+        Change::Keep => None,
+        Change::Clear => Some(pb::LimitChange { most: None }),
+        Change::Set(most) => Some(pb::LimitChange { most: Some(most) }),
+    };
+    pb::TenantLimitChanges {
+        max_keys: one(changes.max_keys),
+        max_bytes: one(changes.max_bytes),
+        keys_per_second: one(changes.keys_per_second),
+        keys_per_second_per_client: one(changes.keys_per_second_per_client),
+    }
+}
+
+fn changes_from(changes: pb::TenantLimitChanges) -> LimitChanges {
+    let one = |change: Option<pb::LimitChange>| {
+        change.map_or(Change::Keep, |change| change.most.map_or(Change::Clear, Change::Set))
+    };
+    LimitChanges {
+        max_keys: one(changes.max_keys),
+        max_bytes: one(changes.max_bytes),
+        keys_per_second: one(changes.keys_per_second),
+        keys_per_second_per_client: one(changes.keys_per_second_per_client),
+    }
 }
 
 fn tenant_to(name: &TenantId, tenant: &Tenant) -> pb::Tenant {

@@ -45,6 +45,67 @@ pub struct TenantLimits {
     pub keys_per_second_per_client: Option<u64>,
 }
 
+/// How one limit changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Change {
+    /// It stays as it is.
+    #[default]
+    Keep,
+    /// No limit any more.
+    Clear,
+    /// This is the limit.
+    Set(u64),
+}
+
+/// How the limits of a tenant change, each by itself: two operators who change two limits at once undo nothing of each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitChanges {
+    /// Keys that are stored at a time.
+    pub max_keys: Change,
+    /// Bytes that are stored at a time, responses included.
+    pub max_bytes: Change,
+    /// New keys each second.
+    pub keys_per_second: Change,
+    /// New keys each second of one client.
+    pub keys_per_second_per_client: Change,
+}
+
+impl Change {
+    /// The limit after it.
+    const fn after(self, limit: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Keep => limit,
+            Self::Clear => None,
+            Self::Set(most) => Some(most),
+        }
+    }
+}
+
+impl LimitChanges {
+    /// These limits, in the place of all that there were.
+    #[must_use]
+    pub fn to(limits: TenantLimits) -> Self {
+        let one = |limit: Option<u64>| limit.map_or(Change::Clear, Change::Set);
+        Self {
+            max_keys: one(limits.max_keys),
+            max_bytes: one(limits.max_bytes),
+            keys_per_second: one(limits.keys_per_second),
+            keys_per_second_per_client: one(limits.keys_per_second_per_client),
+        }
+    }
+
+    /// The limits after it.
+    #[must_use]
+    pub const fn after(&self, limits: &TenantLimits) -> TenantLimits {
+        TenantLimits {
+            max_keys: self.max_keys.after(limits.max_keys),
+            max_bytes: self.max_bytes.after(limits.max_bytes),
+            keys_per_second: self.keys_per_second.after(limits.keys_per_second),
+            keys_per_second_per_client: self.keys_per_second_per_client.after(limits.keys_per_second_per_client),
+        }
+    }
+}
+
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -72,8 +133,8 @@ pub enum Kind {
         name: TenantId,
         /// No new keys. Nothing: as it is.
         closed: Option<bool>,
-        /// What it may take up, in the place of all that it had. Nothing: as it is.
-        limits: Option<TenantLimits>,
+        /// How what it may take up changes.
+        limits: LimitChanges,
     },
     /// Only for the audit: what was decided elsewhere.
     Note {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::control::audit::Action;
-use crate::control::command::{Command, Kind, Source, Summary, TenantLimits};
+use crate::control::command::{Command, Kind, LimitChanges, Source, Summary, TenantLimits};
 use crate::control::selection::{BUILT_IN, Spec};
 use crate::control::state::{Known, Revision, State, Tenant};
 use crate::ids::{PolicyName, RegionName, TenantId};
@@ -92,7 +92,7 @@ pub fn decide(state: &State, command: &Command, now: LogTime) -> Decision {
             set_policies(state, command, *expected, &Files { sources, policies }, now)
         }
         Kind::CreateTenant { name, home, limits } => create_tenant(state, name, home.as_ref(), *limits, now),
-        Kind::ChangeTenant { name, closed, limits } => change_tenant(state, name, *closed, *limits),
+        Kind::ChangeTenant { name, closed, limits } => change_tenant(state, name, *closed, limits),
         Kind::Note { action, target } => Decision {
             audited: Some(Audited { action: *action, target: target.clone(), detail: String::new() }),
             ..Decision::unchanged(Reply::Noted)
@@ -210,9 +210,9 @@ fn create_tenant(
     put(state, name, tenant, Action::CreateTenant, [at_home, described(limits)])
 }
 
-fn change_tenant(state: &State, name: &TenantId, closed: Option<bool>, limits: Option<TenantLimits>) -> Decision {
+fn change_tenant(state: &State, name: &TenantId, closed: Option<bool>, changes: &LimitChanges) -> Decision {
     let Some(known) = state.tenants.get(name) else { return Decision::unchanged(Reply::TenantUnknown) };
-    let (closed, limits) = (closed.unwrap_or(known.closed), limits.unwrap_or(known.limits));
+    let (closed, limits) = (closed.unwrap_or(known.closed), changes.after(&known.limits));
     let tenant = Tenant { closed, limits, ..known.clone() };
     if tenant == *known {
         return Decision::unchanged(Reply::Tenant);
@@ -243,7 +243,8 @@ fn described(limits: TenantLimits) -> String {
         ("keys_per_second_per_client", keys_per_second_per_client),
     ];
     let said = parts.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name} {value}")));
-    said.collect::<Vec<_>>().join(", ")
+    let said = said.collect::<Vec<_>>().join(", ");
+    if said.is_empty() { "no limits".to_owned() } else { said }
 }
 
 #[cfg(test)]

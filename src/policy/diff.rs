@@ -47,7 +47,7 @@ pub fn diff(old: &PolicySet, new: &PolicySet) -> Vec<Change> {
     let rules = || old_rules.iter().chain(&new_rules);
     let mut patterns: BTreeSet<Pattern> = rules().map(|rule| rule.target.pattern.clone()).collect();
     for rule in &old_rules {
-        patterns.extend(new_rules.iter().filter_map(|other| rule.target.pattern.overlap(&other.target.pattern)));
+        patterns.extend(new_rules.iter().flat_map(|other| rule.target.pattern.overlap(&other.target.pattern)));
     }
     // None, which comes first: a tenant that no policy names.
     let tenants: BTreeSet<Option<&TenantId>> =
@@ -183,6 +183,17 @@ mod tests {
         for (old, new, expected) in cases {
             assert_eq!(told(old, new), expected, "{old}\n->\n{new}");
         }
+    }
+
+    #[test]
+    fn a_name_where_two_patterns_reach_into_each_other_is_asked_too() {
+        let old = "[policy.p]\nendpoints = [\"ab*\"]\nseverity = \"low\"\n\
+                   [policy.q]\nendpoints = [\"*bcd\"]\nseverity = \"critical\"\n";
+        // Whatever has something in between stays where it was, `abcd` does not.
+        let told = told(old, &old.replace("*bcd", "ab*bcd"));
+        let [defaults, low] = &told[..] else { panic!("{told:?}") };
+        assert!(defaults.starts_with("q - [*bcd] severity critical high !"), "{defaults}");
+        assert!(low.starts_with("q p [abcd] severity critical low !"), "{low}");
     }
 
     #[test]

@@ -102,11 +102,19 @@ impl Pattern {
         EndpointName::parse(&format!("{before}{after}")).ok()
     }
 
-    /// The pattern of the endpoints that fit both patterns, neither of which is a name.
-    #[must_use]
-    pub fn overlap(&self, other: &Self) -> Option<Self> {
-        let (before, after) = self.both_around(other)?;
-        Self::parse(&format!("{before}*{after}")).ok()
+    /// What names the endpoints that fit both patterns, neither of which is a name: a pattern, and those that are too short for
+    /// it, since what one pattern has before its `*` reaches into what the other has after its own.
+    pub fn overlap<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Self> + 'a {
+        self.both_around(other).into_iter().flat_map(move |(before, after)| {
+            let shorter = after.char_indices().map(|(at, first)| at.saturating_add(first.len_utf8()));
+            let reaching = shorter.filter_map(move |at| {
+                let (shared, rest) = after.split_at_checked(at)?;
+                before.ends_with(shared).then(|| format!("{before}{rest}"))
+            });
+            let names = reaching.filter_map(|name| Self::parse(&name).ok());
+            let names = names.filter(|name| self.fits(name.as_endpoint()) && other.fits(name.as_endpoint()));
+            Self::parse(&format!("{before}*{after}")).ok().into_iter().chain(names)
+        })
     }
 }
 
@@ -180,6 +188,24 @@ mod tests {
         for (written, expected) in [("", "0 bytes"), ("a\tb", "0x09"), ("a*b*", "has 2 *"), ("**", "has 2 *")] {
             let message = Pattern::parse(written).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(message.contains(expected), "{written}: {message}");
+        }
+    }
+
+    #[test]
+    fn overlaps() {
+        let cases: [(&str, &str, &[&str]); 6] = [
+            ("a*", "*b", &["a*b"]),
+            ("ab*", "*bcd", &["ab*bcd", "abcd"]),
+            ("aba*", "*aba", &["aba*aba", "ababa", "aba"]),
+            // What is before and after the star of one pattern shares nothing: `aba` does not fit the first.
+            ("aba*a", "*ba", &["aba*ba"]),
+            ("a*", "b*", &[]),
+            ("a", "a*", &[]),
+        ];
+        for (a, b, expected) in cases {
+            let found = |a, b| pattern(a).overlap(&pattern(b)).map(|found| found.to_string()).collect::<Vec<_>>();
+            assert_eq!(found(a, b), expected, "{a} {b}");
+            assert_eq!(found(b, a), expected, "{b} {a}");
         }
     }
 

@@ -174,6 +174,15 @@ pub struct Granted {
     pub endpoint: EndpointName,
 }
 
+impl Granted {
+    /// Counts its times from so much earlier.
+    pub(crate) fn after(&mut self, waited: Duration) {
+        let waited_ms = u32::try_from(waited.as_millis()).unwrap_or(u32::MAX);
+        self.start_within_ms = self.start_within_ms.saturating_add(waited_ms);
+        self.lease_ms = self.lease_ms.saturating_add(waited_ms);
+    }
+}
+
 /// What Reserve comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReserveOutcome {

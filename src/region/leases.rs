@@ -174,8 +174,8 @@ impl Leases {
         }
         if now < lease.deadline {
             lease.told = true;
-            let whole = Duration::from_millis(u64::from(lease.holding.lease_ms));
-            return Confirmation::Valid(lease.deadline.since(received).min(whole));
+            // More than a whole lease for a call that waited: its sender counts from when it sent it.
+            return Confirmation::Valid(lease.deadline.since(received));
         }
         if lease.told {
             return Confirmation::Gone;
@@ -254,7 +254,8 @@ mod tests {
         leases.follow(&key("a"), Some(grant), at(10));
         assert_eq!(
             leases.confirm(1, &key("a"), grant.token, at(5), at(20)),
-            Confirmation::Valid(Duration::from_secs(1))
+            Confirmation::Valid(Duration::from_millis(1_005)),
+            "counted from when the call came"
         );
         assert_eq!(
             leases.confirm(1, &key("a"), grant.token, at(410), at(420)),

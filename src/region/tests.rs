@@ -10,7 +10,7 @@ use crate::clock;
 use crate::codec::batch::Operation;
 use crate::codec::pb;
 use crate::control;
-use crate::control::command::TenantLimits;
+use crate::control::command::{LimitChanges, TenantLimits};
 use crate::ids::{EndpointName, Epoch, Fingerprint, Nonce};
 use crate::reservation::record::{Record, State};
 use crate::reservation::reply::Grant;
@@ -53,6 +53,25 @@ fn grant_of(fixture: &Fixture, name: &str) -> Grant {
 
 fn basis(fixture: &Fixture, term: u64) -> Basis {
     Basis { home: fixture.region.homes.all().first().unwrap().clone(), epoch: Epoch::FIRST, term }
+}
+
+/// It counts from when it sent its call: of a grant that is told after longer than its lease, nothing would be left.
+#[tokio::test]
+async fn a_call_that_waited_longer_than_its_lease_gets_a_whole_one() {
+    let node = Fixture::alone().await;
+    let short = ReserveCall { lease_ms: Some(500), ..reserve("a") };
+    token(&node.region.reserve(&short, late()).await.unwrap().outcome);
+    let received = clock::monotonic();
+    let second = Nonce::parse(b"n2").unwrap();
+    let waits = ReserveCall { nonce: Some(second), wait: Duration::from_secs(20), received, ..short };
+    let outcome = node.region.reserve(&waits, late()).await.unwrap().outcome;
+    let told = clock::monotonic();
+    let ReserveOutcome::Granted(grant) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(grant.start_within_ms, grant.lease_ms);
+    let until = received.plus(Duration::from_millis(u64::from(grant.start_within_ms)));
+    // It was granted when the first lease had run out, 500 ms after the first grant at the earliest.
+    assert!(until > received.plus(Duration::from_millis(500)), "{grant:?}");
+    assert!(until <= told.plus(Duration::from_millis(500)), "never longer than its lease runs: {grant:?}");
 }
 
 #[tokio::test]
@@ -268,7 +287,7 @@ async fn a_leader_that_was_deposed_unknowingly_refuses_no_key_for_a_limit() {
     };
     let none = TenantLimits { max_keys: Some(0), ..TenantLimits::default() };
     let full = control::Kind::CreateTenant { name: tenant.clone(), home: None, limits: none };
-    let closed = control::Kind::ChangeTenant { name: tenant, closed: Some(true), limits: None };
+    let closed = control::Kind::ChangeTenant { name: tenant, closed: Some(true), limits: LimitChanges::default() };
     let rotate = Operation::RotateClusterKey { key_id: 1, secret: [7; 32], signature: None };
     for operations in [vec![signed(full.clone())], vec![signed(full), signed(closed)]] {
         let operations = [vec![open(), rotate.clone()], operations].concat();

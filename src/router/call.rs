@@ -65,6 +65,10 @@ pub trait Call: Send + Sync {
     /// Reads the answer. Nothing if it is none to this call.
     fn read(&self, answer: ForwardAnswer) -> Option<Self::Answer>;
 
+    /// Counts what the answer counts from when it was `sent` on from when it was received here: whoever asked has waited that
+    /// long already.
+    fn count_from_receipt(&self, _answer: &mut Self::Answer, _sent: Monotonic) {}
+
     /// Bytes of the message, roughly.
     fn bytes(&self) -> usize {
         FRAME_BYTES
@@ -149,6 +153,12 @@ impl Call for ReserveCall {
             fingerprint_version: self.fingerprint.version,
             fingerprint_selection: self.fingerprint.selection,
             ..message(Message::Reserve(request))
+        }
+    }
+
+    fn count_from_receipt(&self, answer: &mut Placed<ReserveOutcome>, sent: Monotonic) {
+        if let ReserveOutcome::Granted(granted) = &mut answer.outcome {
+            granted.after(sent.since(self.received));
         }
     }
 
@@ -413,6 +423,12 @@ impl Call for ClaimCall {
             nonce: self.nonce.as_ref().map_or_else(Bytes::new, |nonce| Bytes::copy_from_slice(nonce.as_bytes())),
             lease_ms: self.lease_ms,
         }))
+    }
+
+    fn count_from_receipt(&self, answer: &mut Placed<ClaimOutcome>, sent: Monotonic) {
+        if let ClaimOutcome::Claimed(granted) = &mut answer.outcome {
+            granted.after(sent.since(self.received));
+        }
     }
 
     fn read(&self, answer: ForwardAnswer) -> Option<Placed<ClaimOutcome>> {

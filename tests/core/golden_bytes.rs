@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use holdfast::codec::token::{ClusterKey, TokenError, mint, verify};
 use holdfast::codec::{batch, control, keys, open, pb, record, seal};
+use holdfast::control::command::{LimitChanges, TenantLimits};
 use holdfast::control::usage::Usage;
 use holdfast::ids::{Digest, PartitionId};
 use holdfast::time::LogTime;
@@ -111,11 +112,14 @@ fn batches() {
 #[test]
 fn what_is_the_same_for_all_partitions() {
     let bytes = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
-    let batch = samples::control_batch();
-    frozen("batch-v1-control-2", &batch, &batch::encode(&batch), |from| batch::decode(bytes(from)));
-    // As a change of a tenant was written first, whole.
-    let first = unhex(&fs::read_to_string(path("batch-v1-control.hex")).expect("a golden file"));
-    assert_eq!(batch::decode(bytes(&first)).ok(), Some(batch));
+    let batch = samples::control_batch(samples::limit_changes());
+    frozen("batch-v1-control-3", &batch, &batch::encode(&batch), |from| batch::decode(bytes(from)));
+    // As a change of a tenant was written before: all of it, then all of its limits.
+    let all = samples::control_batch(LimitChanges::to(TenantLimits::default()));
+    for before in ["batch-v1-control.hex", "batch-v1-control-2.hex"] {
+        let written = unhex(&fs::read_to_string(path(before)).expect("a golden file"));
+        assert_eq!(batch::decode(bytes(&written)).ok().as_ref(), Some(&all), "{before}");
+    }
     let revision = samples::revision();
     let encoded = control::encode_revision(revision.0, &revision.1, &revision.2);
     frozen("revision-v1", &revision, &encoded, |from| control::decode_revision(bytes(from)));
@@ -237,6 +241,7 @@ fn every_file_is_read() {
     let known = [
         "audit-v1.hex",
         "batch-v1-control-2.hex",
+        "batch-v1-control-3.hex",
         "batch-v1-control.hex",
         "batch-v1.hex",
         "entry-v1-batch.hex",

@@ -7,7 +7,7 @@ use holdfast::codec::token::Claims;
 use holdfast::control;
 use holdfast::control::Signature;
 use holdfast::control::audit::{Action, Entry};
-use holdfast::control::command::{Source, Summary, TenantLimits};
+use holdfast::control::command::{Change, LimitChanges, Source, Summary, TenantLimits};
 use holdfast::control::state::{Known, Revision, Tenant};
 use holdfast::ids::{
     Digest, EndpointName, Epoch, FencingToken, Fingerprint, IdempotencyKey, Nonce, PartitionId, PolicyName, RecordKey,
@@ -317,8 +317,12 @@ fn tenant_limits() -> TenantLimits {
     }
 }
 
+pub(crate) fn limit_changes() -> LimitChanges {
+    LimitChanges { max_keys: Change::Set(5), max_bytes: Change::Clear, ..LimitChanges::default() }
+}
+
 /// A batch of everything that is decided about all partitions.
-pub(crate) fn control_batch() -> Batch {
+pub(crate) fn control_batch(limits: LimitChanges) -> Batch {
     let (policy, tenant) = (PolicyName::parse("charges"), TenantId::parse("acme").expect("a tenant"));
     let home = RegionName::parse("eu-1").expect("a home");
     let selection = r#"{"headers":[":path","content-type","x-shop"]}"#.to_owned();
@@ -326,7 +330,7 @@ pub(crate) fn control_batch() -> Batch {
     let kinds = [
         control::Kind::SetPolicies { expected: 3, sources: vec![source()], policies: vec![summary] },
         control::Kind::CreateTenant { name: tenant.clone(), home: Some(home), limits: tenant_limits() },
-        control::Kind::ChangeTenant { name: tenant, closed: Some(true), limits: Some(TenantLimits::default()) },
+        control::Kind::ChangeTenant { name: tenant, closed: Some(true), limits },
         control::Kind::Note { action: Action::ChangeMembers, target: "promoted node 4".to_owned() },
     ];
     let signed = |kind| Operation::Control(Box::new(control::Command { signature: signature(), kind }));

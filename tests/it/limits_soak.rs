@@ -198,6 +198,15 @@ async fn soak_a_storm_of_one_tenant_beside_another() -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let crowded = live(node.address(), "live").end().await?;
     let free = storming.join_next().await.context("no storm")???;
+    // The limited storm once more, on a node of its own beside this one: what the machine has to do with it.
+    let elsewhere = Place::new()?;
+    let other = elsewhere.start().run().await?;
+    create(other.address(), "storm", limits).await?;
+    storming.spawn(storm(other.address(), "storm"));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let machine = live(node.address(), "live").end().await?;
+    storming.join_next().await.context("no storm")???;
+    other.stop().await?;
     let after = live(node.address(), "live").end().await?;
     let kept = tenant(node.address(), "storm").await?.keys;
     node.stop().await?;
@@ -208,6 +217,7 @@ async fn soak_a_storm_of_one_tenant_beside_another() -> anyhow::Result<()> {
         line("alone", &alone)?,
         line("beside a limited storm", &beside)?,
         line("beside one without limit", &crowded)?,
+        line("beside it elsewhere", &machine)?,
         line("after", &after)?,
         format!("limited to 200 keys/s: {} granted, {} refused in {} s", stormed.0, stormed.1, STORM.as_secs()),
         format!("without limit: {} granted, {} refused in {} s", free.0, free.1, STORM.as_secs()),

@@ -315,7 +315,7 @@ impl Client {
     /// Hands a grant out, unless it came too late to be started.
     fn grant(&self, names: Names, granted: v1::Granted, sent: Moment) -> Result<Grant, Error> {
         let until = Until::new(sent, &granted);
-        let grant = Grant::new(self.clone(), names, granted, until);
+        let grant = Grant::new(self.clone(), names, granted, until, Moment::now());
         if until.allows_start(Moment::now()) {
             return Ok(grant);
         }

@@ -151,12 +151,8 @@ pub(super) fn run(asking: &Asking, tenant: Tenant) -> Result<Exit, Problem> {
             })
         }
         Tenant::Set(Set { named, limits, none }) => {
-            let request = change(named)?;
-            with_node(asking, ANSWER_TIMEOUT, async move |channel| {
-                let now = known(asking, channel.clone(), &request.tenant).await?.limits.unwrap_or_default();
-                let limits = Some(changed(now, &limits, &none));
-                send(asking, channel, v1::ChangeTenantRequest { limits, ..request }).await
-            })
+            let request = v1::ChangeTenantRequest { limits: Some(changes(&limits, &none)), ..change(named)? };
+            with_node(asking, ANSWER_TIMEOUT, async move |channel| send(asking, channel, request).await)
         }
         Tenant::Close(named) => close(asking, named, true),
         Tenant::Reopen(named) => close(asking, named, false),
@@ -218,18 +214,14 @@ impl Limits {
     }
 }
 
-/// The limits with what is named of them changed: the node takes all of them in the place of all.
-fn changed(now: v1::TenantLimits, new: &Limits, none: &NoLimits) -> v1::TenantLimits {
-    let one = |now: Option<u64>, new: Option<u64>, none: bool| if none { None } else { new.or(now) };
-    v1::TenantLimits {
-        max_keys: one(now.max_keys, new.max_keys, none.no_max_keys),
-        max_bytes: one(now.max_bytes, new.max_bytes, none.no_max_bytes),
-        keys_per_second: one(now.keys_per_second, new.keys_per_second, none.no_keys_per_second),
-        keys_per_second_per_client: one(
-            now.keys_per_second_per_client,
-            new.keys_per_second_per_client,
-            none.no_keys_per_second_per_client,
-        ),
+/// What is named of the limits, and nothing else.
+fn changes(new: &Limits, none: &NoLimits) -> v1::TenantLimitChanges {
+    let one = |most: Option<u64>, none: bool| (none || most.is_some()).then_some(v1::LimitChange { most });
+    v1::TenantLimitChanges {
+        max_keys: one(new.max_keys, none.no_max_keys),
+        max_bytes: one(new.max_bytes, none.no_max_bytes),
+        keys_per_second: one(new.keys_per_second, none.no_keys_per_second),
+        keys_per_second_per_client: one(new.keys_per_second_per_client, none.no_keys_per_second_per_client),
     }
 }
 
@@ -238,27 +230,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_named_changes() {
-        let now = v1::TenantLimits {
-            max_keys: Some(1),
-            max_bytes: Some(2),
-            keys_per_second: Some(3),
-            keys_per_second_per_client: None,
-        };
+    fn only_what_is_named_is_sent() {
+        let most = |most| Some(v1::LimitChange { most });
+        assert_eq!(changes(&Limits::default(), &NoLimits::default()), v1::TenantLimitChanges::default());
         let new = Limits { max_bytes: Some(20), ..Limits::default() };
         let none = NoLimits { no_max_keys: true, ..NoLimits::default() };
-        assert_eq!(changed(now, &Limits::default(), &NoLimits::default()), now);
-        let expected = v1::TenantLimits { max_keys: None, max_bytes: Some(20), ..now };
-        assert_eq!(changed(now, &new, &none), expected);
-        let all = NoLimits {
-            no_max_keys: true,
-            no_max_bytes: true,
-            no_keys_per_second: true,
-            no_keys_per_second_per_client: true,
+        let expected = v1::TenantLimitChanges {
+            max_keys: most(None),
+            max_bytes: most(Some(20)),
+            ..v1::TenantLimitChanges::default()
         };
-        assert_eq!(changed(now, &Limits::default(), &all), v1::TenantLimits::default());
-        let client = Limits { keys_per_second: Some(30), keys_per_second_per_client: Some(4), ..Limits::default() };
-        let expected = v1::TenantLimits { keys_per_second: Some(30), keys_per_second_per_client: Some(4), ..now };
-        assert_eq!(changed(now, &client, &NoLimits::default()), expected);
+        assert_eq!(changes(&new, &none), expected);
+        let new = Limits { keys_per_second: Some(30), ..Limits::default() };
+        let none = NoLimits { no_keys_per_second_per_client: true, ..NoLimits::default() };
+        let expected = v1::TenantLimitChanges {
+            keys_per_second: most(Some(30)),
+            keys_per_second_per_client: most(None),
+            ..v1::TenantLimitChanges::default()
+        };
+        assert_eq!(changes(&new, &none), expected);
     }
 }

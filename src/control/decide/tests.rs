@@ -1,5 +1,6 @@
 use super::*;
 use crate::control::Signature;
+use crate::control::command::{Change, TenantLimits};
 use crate::ids::Digest;
 
 fn signature() -> Signature {
@@ -30,8 +31,8 @@ fn create(name: &str, home: Option<&str>, limits: TenantLimits) -> Command {
     Command { signature: signature(), kind: Kind::CreateTenant { name: tenant(name), home, limits } }
 }
 
-fn change(name: &str, closed: impl Into<Option<bool>>, limits: impl Into<Option<TenantLimits>>) -> Command {
-    let (closed, limits) = (closed.into(), limits.into());
+fn change(name: &str, closed: impl Into<Option<bool>>, limits: LimitChanges) -> Command {
+    let closed = closed.into();
     Command { signature: signature(), kind: Kind::ChangeTenant { name: tenant(name), closed, limits } }
 }
 
@@ -128,13 +129,14 @@ fn a_tenant_is_made_once_and_keeps_its_home() {
     assert_eq!(then(&mut state, &create("acme", Some("eu"), most), 11), (Reply::Tenant, None), "sent twice");
     assert_eq!(then(&mut state, &create("acme", Some("us"), most), 12), (Reply::TenantExists, None));
     assert_eq!(then(&mut state, &create("acme", None, most), 12), (Reply::TenantExists, None));
-    let (_, audited) = then(&mut state, &change("acme", true, most), 13);
+    let (keep, most) = (LimitChanges::default(), LimitChanges::to(most));
+    let (_, audited) = then(&mut state, &change("acme", true, keep), 13);
     assert_eq!(audited.as_deref(), Some("close-tenant tenant acme: max_keys 5"));
     assert_eq!(then(&mut state, &change("acme", true, most), 14), (Reply::Tenant, None), "closed already");
-    let (_, audited) = then(&mut state, &change("acme", true, TenantLimits::default()), 15);
-    assert_eq!(audited.as_deref(), Some("set-tenant-limits tenant acme: "));
-    let (_, audited) = then(&mut state, &change("acme", false, TenantLimits::default()), 16);
-    assert_eq!(audited.as_deref(), Some("reopen-tenant tenant acme: "));
+    let (_, audited) = then(&mut state, &change("acme", true, LimitChanges::to(TenantLimits::default())), 15);
+    assert_eq!(audited.as_deref(), Some("set-tenant-limits tenant acme: no limits"));
+    let (_, audited) = then(&mut state, &change("acme", false, keep), 16);
+    assert_eq!(audited.as_deref(), Some("reopen-tenant tenant acme: no limits"));
     let known = state.tenants.get(&tenant("acme")).unwrap();
     assert_eq!((known.home.as_ref().map(RegionName::as_str), known.made_at.unix_ms()), (Some("eu"), 10));
     assert_eq!(then(&mut state, &change("other", true, most), 17), (Reply::TenantUnknown, None));
@@ -153,12 +155,18 @@ fn what_was_decided_elsewhere_is_only_noted() {
 fn what_a_change_does_not_name_stays_whatever_was_decided_meanwhile() {
     let mut state = State::default();
     then(&mut state, &create("acme", None, TenantLimits::default()), 10);
-    let most = TenantLimits { max_keys: Some(5), ..TenantLimits::default() };
-    // Both were asked for at once, by operators who knew an open tenant without limits.
-    then(&mut state, &change("acme", true, None), 11);
-    then(&mut state, &change("acme", None, most), 12);
+    let keys = LimitChanges { max_keys: Change::Set(5), ..LimitChanges::default() };
+    let bytes = LimitChanges { max_bytes: Change::Set(6), ..LimitChanges::default() };
+    let no_keys = LimitChanges { max_keys: Change::Clear, ..LimitChanges::default() };
+    // All were asked for at once, by operators who knew an open tenant without limits.
+    then(&mut state, &change("acme", true, LimitChanges::default()), 11);
+    then(&mut state, &change("acme", None, keys), 12);
+    let (_, audited) = then(&mut state, &change("acme", None, bytes), 13);
+    assert_eq!(audited.as_deref(), Some("set-tenant-limits tenant acme: max_keys 5, max_bytes 6"));
+    then(&mut state, &change("acme", None, no_keys), 14);
     let known = state.tenants.get(&tenant("acme")).unwrap();
-    assert_eq!((known.closed, known.limits), (true, most));
+    let limits = TenantLimits { max_bytes: Some(6), ..TenantLimits::default() };
+    assert_eq!((known.closed, known.limits), (true, limits));
 }
 
 #[test]

@@ -4,11 +4,10 @@
 //! minutes a busy one has many new keys and no replay. So neither says anything by itself, and a storm has a second sign:
 //!
 //! * *Repeated requests.* A client that makes a new key for each retry has one fingerprint under several keys. An eighth or
-//!   more of the keys repeat a request that another key of the window had, and there are twenty times as many of them as
-//!   replays. A client whose retries bear their old keys is no such client, however many they are, and the few replays of a
+//!   more of its requests come under more than one key, or an eighth of its keys repeat a request, and there are twenty times as many keys that repeat one as replays. A client whose retries bear their old keys is no such client, however many they are, and the few replays of a
 //!   proxy in between hide none. It is an eighth because a node sees only the keys that it leads: of a request and its one
 //!   retry, three nodes see both in a third of the cases. The first requests of a window are remembered, [`FINGERPRINTS`]
-//!   of them, and what repeats one of those is found until the window ends. An endpoint whose requests are alike by nature
+//!   of them, and what repeats one of those is found until the window ends; one that comes again and again counts once. An endpoint whose requests are alike by nature
 //!   looks the same: what stays like that for three quarters of an hour is no sign any more.
 //! * *A surge.* Twenty times as many keys as in an earlier window on average, twice as many as ever in about a week, and
 //!   under one replay in a thousand keys. Somebody uses keys up; or it is a new batch of work, which is told once and known
@@ -21,7 +20,8 @@
 //! Each kind is raised once a window, as soon as it is true. Windows are those of each client, a minute each from its first
 //! call on. Thresholds are about what one node sees.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub(super) const STORM_KEYS: u32 = 1_000;
 pub(super) const MODIFIED: u32 = 20;
 /// Requests of a window that are remembered: a few KiB of a client.
 pub(super) const FINGERPRINTS: usize = 256;
-/// One key in so many repeats a request.
+/// One request in so many comes under more than one key, or one key in so many repeats a request.
 const REPEATED_PART: u64 = 8;
 /// So many keys repeat a request for each replay.
 const REPEATED_FOR_REPLAY: u32 = 20;
@@ -94,8 +94,11 @@ struct Window {
     fresh: u32,
     replays: u32,
     modified: u32,
-    /// Hashes of the first requests.
-    requests: HashSet<u64>,
+    /// Hashes of the first requests, and whether another key had the same.
+    requests: HashMap<u64, bool>,
+    /// How many of them another key had.
+    requests_repeated: u32,
+    /// How many keys repeat one of them.
     repeated: u32,
     storm_told: bool,
     modified_told: bool,
@@ -107,7 +110,7 @@ struct Usual {
     windows: u64,
     /// New keys, in [`PART`]s.
     mean: u64,
-    /// The part of keys that repeat a request, in [`PART`]s.
+    /// The part of requests, or of keys, that come again under another key, in [`PART`]s.
     repeated: u64,
     /// The largest number of new keys, and for how many windows it has been that.
     peak: u32,
@@ -207,7 +210,8 @@ impl Window {
             fresh: 0,
             replays: 0,
             modified: 0,
-            requests: HashSet::new(),
+            requests: HashMap::new(),
+            requests_repeated: 0,
             repeated: 0,
             storm_told: false,
             modified_told: false,
@@ -227,10 +231,16 @@ impl Window {
 
     fn fresh(&mut self, request: u64) {
         self.fresh = self.fresh.saturating_add(1);
-        if self.requests.contains(&request) {
-            self.repeated = self.repeated.saturating_add(1);
-        } else if self.requests.len() < FINGERPRINTS {
-            self.requests.insert(request);
+        let is_room = self.requests.len() < FINGERPRINTS;
+        match self.requests.entry(request) {
+            Entry::Occupied(mut known) => {
+                self.repeated = self.repeated.saturating_add(1);
+                if !known.insert(true) {
+                    self.requests_repeated = self.requests_repeated.saturating_add(1);
+                }
+            }
+            Entry::Vacant(new) if is_room => drop(new.insert(false)),
+            Entry::Vacant(_) => {}
         }
     }
 
@@ -268,11 +278,12 @@ impl Window {
         (self.modified_told && !told).then_some(Kind::ModifiedPayloads)
     }
 
-    /// Of the keys whose requests are remembered, the part that repeat one.
+    /// Of the requests that are remembered, the part that came under more than one key; or of all keys, the part that
+    /// repeat one of those, if that is more.
     fn repeated_part(&self) -> u64 {
-        let repeated = u64::from(self.repeated);
-        let remembered = u64::try_from(self.requests.len()).unwrap_or(u64::MAX).saturating_add(repeated);
-        repeated.saturating_mul(PART).checked_div(remembered).unwrap_or_default()
+        let remembered = u64::try_from(self.requests.len()).unwrap_or(u64::MAX);
+        let part = |of: u32, all: u64| u64::from(of).saturating_mul(PART).checked_div(all).unwrap_or_default();
+        part(self.requests_repeated, remembered).max(part(self.repeated, u64::from(self.fresh)))
     }
 }
 

@@ -137,6 +137,17 @@ fn retries_under_their_old_keys_are_no_storm() {
 }
 
 #[test]
+fn one_request_that_comes_again_and_again_makes_no_storm_of_the_others() {
+    let mut client = Client::new();
+    for _ in 0..1_000 {
+        client.requests(100);
+        // The same each time, by nature: a probe.
+        client.fresh(u64::MAX);
+    }
+    assert_eq!(client.window(), []);
+}
+
+#[test]
 fn a_new_key_for_each_retry_is_a_storm_once_a_window() {
     let mut client = Client::new();
     for window in 0..10 {

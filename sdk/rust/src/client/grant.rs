@@ -79,7 +79,7 @@ impl Until {
 }
 
 impl Grant {
-    pub(super) fn new(client: Client, names: Names, granted: v1::Granted, until: Until) -> Self {
+    pub(super) fn new(client: Client, names: Names, granted: v1::Granted, until: Until, now: Moment) -> Self {
         Self {
             client,
             names,
@@ -88,7 +88,7 @@ impl Grant {
             checkpoint: granted.checkpoint.map(Checkpoint::from_message),
             possible_duplicate: granted.possible_duplicate,
             repeated: granted.repeated,
-            lease: from_millis(granted.lease_ms),
+            lease: until.finish_by.since(now),
             start_by: until.start_by.min(until.finish_by),
             finish_by: Mutex::new(until.finish_by),
             stage: AtomicU8::new(FRESH),
@@ -149,8 +149,8 @@ impl Grant {
         self.repeated
     }
 
-    /// The lease that it was granted under: how long the effect may take from the request on, and a good one to ask
-    /// [`Grant::extend`] for.
+    /// The lease that it was granted under, less what the answer took: how long the effect may take from the answer on, and a
+    /// good one to ask [`Grant::extend`] for.
     #[must_use]
     pub fn lease(&self) -> Duration {
         self.lease
