@@ -22,6 +22,8 @@ use crate::strace::{Need, Strace, Sync, Tmpfs, available};
 use crate::workload::{Crowd, Target};
 
 const WORKERS: u64 = 8;
+/// Of `holdfast dev`.
+const PARTITIONS: u32 = 4;
 const MIB: u64 = 1024 * 1024;
 
 /// A crowd at work on one node.
@@ -143,6 +145,8 @@ async fn a_failed_sync_stops_the_node_loudly() -> anyhow::Result<()> {
     let strace = Strace::attach(node.pid(), Sync::Fails, place.root()).await?;
     let failing_from_ns = clock::now_ns();
     stops_loudly(&mut node, &["disk", "EIO", "Input/output"]).await?;
+    // All of them write to one log, and each looks at it a few times a second.
+    stopped_in_all(&mut node).await?;
     let loud_from_ns = clock::now_ns();
     sleep(Duration::from_millis(500)).await;
     strace.detach()?;
@@ -198,6 +202,25 @@ async fn stops_loudly(node: &mut Node, names: &[&str]) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Waits until the node says of every partition that it has stopped, or has ended.
+async fn stopped_in_all(node: &mut Node) -> anyhow::Result<()> {
+    let deadline = clock::now() + Duration::from_secs(20);
+    loop {
+        if node.ended()?.is_some() {
+            return Ok(());
+        }
+        let said = match http::get(node.address(), "/healthz").await {
+            Ok(health) => String::from_utf8_lossy(&health.body).into_owned(),
+            Err(error) => error.to_string(),
+        };
+        if (0..PARTITIONS).all(|partition| said.contains(&format!("partition {partition}: stopped"))) {
+            return Ok(());
+        }
+        ensure!(clock::now() < deadline, "some partitions have not stopped:\n{said}");
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// A message names what is wrong, and a remedy.
