@@ -249,7 +249,7 @@ impl fmt::Debug for Digest {
 }
 
 /// A record's name: the tenant and the key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKey {
     /// Whose.
     pub tenant: TenantId,

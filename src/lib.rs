@@ -7,6 +7,7 @@ pub mod clock;
 pub mod codec;
 pub mod control;
 pub mod gateway;
+pub mod home;
 pub mod ids;
 pub mod limits;
 pub mod node;

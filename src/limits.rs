@@ -212,6 +212,34 @@ pub const MAX_ENTRIES_BEHIND: u64 = 1_000;
 /// Records that one Sweep entry removes: it is applied between two batches of live traffic.
 pub const MAX_SWEPT_RECORDS: u32 = 256;
 
+/// A home lease, in milliseconds: three elections of the global group fit into it, and five minutes without new keys after a
+/// region is lost are the most that anybody wants.
+pub const HOME_LEASE_MS: RangeInclusive<u32> = 1_000..=300_000;
+/// Ended epochs of one home that are neither settled nor retired. They stand in the home's row, which each renewal writes.
+pub const MAX_ENDED_EPOCHS: usize = 128;
+/// Regions that may act for one home.
+pub const MAX_HOME_REGIONS: usize = 64;
+/// Endpoints whose consistency one takeover changes.
+pub const MAX_CONTRACT_CHANGES: usize = 1_000;
+/// Mutations of one batch of a stream: about 5 ms of applying.
+pub const MAX_SHIPPED_MUTATIONS: usize = 1_000;
+/// Bytes of one batch of a stream, unless one mutation alone is larger: an entry between regions within a heartbeat.
+pub const MAX_SHIPPED_BYTES: usize = 256 * 1024;
+/// Positions that each incarnation of a region has in its stream of `local` grants: at a hundred thousand each second they last
+/// for 89 years.
+pub const LOCAL_POSITIONS: u64 = 1 << 48;
+/// Incarnations of a region's data: as many as have positions of their own.
+pub const MAX_INCARNATIONS: u64 = u64::MAX / LOCAL_POSITIONS;
+/// Grants of one key that all regions together remember: four regions' [`MAX_ATTEMPTS`]. What is beyond stands in the ledger.
+pub const MAX_MERGED_ATTEMPTS: usize = 4 * MAX_ATTEMPTS;
+/// Envelopes of one grant that all regions together remember: four regions' [`MAX_ENVELOPES_PER_TOKEN`]. What is beyond stands
+/// in the ledger.
+pub const MAX_MERGED_ENVELOPES: usize = 4 * MAX_ENVELOPES_PER_TOKEN;
+/// Compensation tasks that are read or taken on together.
+pub const MAX_TASK_PAGE: usize = 256;
+/// How long the conflict ledger keeps an entry, in milliseconds: as long as the longest retention.
+pub const LEDGER_KEPT_MS: u64 = *RETENTION_MS.end();
+
 /// Bytes of memory for blocks read from disk: under 1 MiB the indexes do not fit; the most keeps a slip of the unit from passing.
 pub const BLOCK_CACHE_BYTES: RangeInclusive<u64> = 1 << 20..=256 << 30;
 /// Bytes of memory for what is not in tables yet: under 4 MiB every table is tiny; the most keeps a slip of the unit from passing.

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`record`] (what is stored), [`command`] (what may be asked), [`reply`] (what may be answered),
 //! [`decide`](mod@decide) (the reserve and its precedence), [`complete`] (how an outcome is recorded), [`settle`] (what
-//! ends, extends or takes over a grant), [`sweep`] (when a record may go).
+//! ends, extends or takes over a grant), [`import`] (what another region granted), [`sweep`] (when a record may go).
 //!
 //! Deliberately absent: clocks, randomness, storage, logging. Time and positions come in from the log entry; a refusal
 //! is a value. Leases are not counted here: the region counts them and proposes a [`command::Kind::Lapse`].
@@ -10,6 +10,7 @@
 pub mod command;
 pub mod complete;
 pub mod decide;
+pub mod import;
 pub mod record;
 pub mod reply;
 pub mod settle;

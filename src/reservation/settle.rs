@@ -75,7 +75,7 @@ fn give_back(record: &Record, token: FencingToken, event: EventKind, context: &C
 }
 
 /// A record without an answer may go too, unless its outcome has to be cleared up first.
-fn end_idle(record: &mut Record, context: &Context) {
+pub(super) fn end_idle(record: &mut Record, context: &Context) {
     record.idle_expires_at = match record.state() {
         State::Released | State::Lapsed => Some(expiry(record.terms.retention_ms, context)),
         State::Absent | State::Held | State::OutcomeUnknown | State::Completed => None,

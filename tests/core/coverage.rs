@@ -23,6 +23,7 @@ macro_rules! every {
         }
     };
 }
+pub(crate) use every;
 
 every!(REPLIES, reply: Reply, {
     Reply::Granted(_) => "granted",
@@ -150,7 +151,12 @@ fn kind_of(grant: &Grant) -> (bool, bool, bool) {
     (grant.repeated, grant.possible_duplicate, grant.checkpoint.is_some())
 }
 
-fn complete(what: &str, all: &[&'static str], never: &[&'static str], seen: impl Iterator<Item = &'static str>) {
+pub(crate) fn complete(
+    what: &str,
+    all: &[&'static str],
+    never: &[&'static str],
+    seen: impl Iterator<Item = &'static str>,
+) {
     let seen: BTreeSet<&str> = seen.collect();
     let missing: Vec<&&str> = all.iter().filter(|name| !seen.contains(**name) && !never.contains(name)).collect();
     let impossible: Vec<&&str> = never.iter().filter(|name| seen.contains(**name)).collect();

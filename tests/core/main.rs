@@ -8,11 +8,13 @@
 //! * [`steps`]: random lives of a few keys. [`reference`] is a second opinion on them, written from the documents and not
 //!   from the code, and [`invariants`] are what must hold whatever the answers are; [`properties`] runs both.
 //! * [`mutants`]: planted bugs, each shown to be caught, so that a green run means something.
+//! * [`home`]: the same for the core of the global group.
 //! * [`golden_bytes`]: frozen bytes of every persisted format, of the values in [`samples`]. [`refused_records`]: what is
 //!   no valid record is not read.
 
 mod coverage;
 mod golden_bytes;
+mod home;
 mod invariants;
 mod mutants;
 mod properties;

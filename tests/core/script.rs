@@ -157,15 +157,15 @@ fn churn(world: &mut World, arguments: &mut Arguments, trace: &mut Trace) -> Str
 }
 
 /// One command line, taken apart; what is not taken is an error.
-struct Arguments {
+pub(crate) struct Arguments {
     place: String,
-    command: String,
+    pub(crate) command: String,
     word: Option<String>,
     named: BTreeMap<String, String>,
 }
 
 impl Arguments {
-    fn parse(line: &str, place: String) -> Self {
+    pub(crate) fn parse(line: &str, place: String) -> Self {
         let mut words = line.split_whitespace();
         let command = words.next().unwrap_or_default().to_owned();
         let mut arguments = Self { place, command, word: None, named: BTreeMap::new() };
@@ -181,23 +181,23 @@ impl Arguments {
         arguments
     }
 
-    fn finish(self) {
+    pub(crate) fn finish(self) {
         assert!(self.named.is_empty() && self.word.is_none(), "{}: what is {:?}?", self.place, self.named);
     }
 
-    fn word(&mut self) -> String {
+    pub(crate) fn word(&mut self) -> String {
         self.word.take().unwrap_or_else(|| panic!("{}: a name is missing", self.place))
     }
 
-    fn text(&mut self, name: &str) -> Option<String> {
+    pub(crate) fn text(&mut self, name: &str) -> Option<String> {
         self.named.remove(name)
     }
 
-    fn needed(&mut self, name: &str) -> String {
+    pub(crate) fn needed(&mut self, name: &str) -> String {
         self.text(name).unwrap_or_else(|| panic!("{}: {name} is missing", self.place))
     }
 
-    fn number(&mut self, name: &str) -> Option<u64> {
+    pub(crate) fn number(&mut self, name: &str) -> Option<u64> {
         let text = self.text(name)?;
         Some(text.parse().unwrap_or_else(|_| panic!("{}: {name} is no number", self.place)))
     }

@@ -5,15 +5,17 @@ use std::path::PathBuf;
 
 use crate::script::{Trace, run};
 
-/// The scripts by name, with their text.
+const FOLDER: &str = "tests/scripts";
+
+/// The scripts of a folder by name, with their text.
 ///
 /// # Panics
 /// When the directory cannot be read.
-pub(crate) fn all() -> Vec<(PathBuf, String)> {
-    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
-    let entries = fs::read_dir(&directory).expect("tests/scripts can be read");
+pub(crate) fn all(folder: &str) -> Vec<(PathBuf, String)> {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let entries = fs::read_dir(&directory).expect("the folder of the scripts can be read");
     let mut scripts: Vec<(PathBuf, String)> = entries
-        .map(|entry| entry.expect("an entry of tests/scripts can be read").path())
+        .map(|entry| entry.expect("an entry of the folder can be read").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
         .map(|path| {
             let text = fs::read_to_string(&path).expect("a script is UTF-8 text");
@@ -26,15 +28,23 @@ pub(crate) fn all() -> Vec<(PathBuf, String)> {
 
 /// What all scripts together came to.
 pub(crate) fn traces() -> Vec<Trace> {
-    all().into_iter().map(|(path, text)| run(&path.display().to_string(), &text).1).collect()
+    all(FOLDER).into_iter().map(|(path, text)| run(&path.display().to_string(), &text).1).collect()
 }
 
 #[test]
 fn answers_are_as_they_stand() {
+    hold(FOLDER, |name, text| run(name, text).0);
+}
+
+/// Compares the answers of a folder's scripts with those that stand in them, or writes them there.
+///
+/// # Panics
+/// When one is another.
+pub(crate) fn hold(folder: &str, run: impl Fn(&str, &str) -> String) {
     let rewrite = std::env::var_os("REWRITE").is_some();
     let mut wrong = Vec::new();
-    for (path, text) in all() {
-        let (now, _) = run(&path.display().to_string(), &text);
+    for (path, text) in all(folder) {
+        let now = run(&path.display().to_string(), &text);
         match (now == text, rewrite) {
             (true, _) => {}
             (false, true) => fs::write(&path, now).expect("a script can be rewritten"),

@@ -13,8 +13,9 @@ pub(crate) const LAYERS: &[&[&str]] = &[
     &["peers"],
     &["store", "plan"],
     &["codec"],
+    &["home"],
     &["control"],
-    &["policy", "home"],
+    &["policy"],
     &["reservation"],
     &["ids", "time", "limits", "amounts"],
 ];
