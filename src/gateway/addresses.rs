@@ -2,7 +2,7 @@
 //! Time is an argument.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
@@ -26,7 +26,7 @@ pub(super) struct Addresses {
 #[derive(Debug)]
 struct Address {
     authority: Authority,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 /// What is known of it.
@@ -55,8 +55,22 @@ impl Addresses {
         if texts.is_empty() {
             return Err(Wrong("names no upstream: write such as [\"http://127.0.0.1:9000\"]".to_owned()));
         }
-        let all = texts.iter().map(|text| Ok(Address { authority: authority(text)?, state: Mutex::default() }));
+        let all = texts.iter().map(|text| Ok(Address { authority: authority(text)?, state: Arc::default() }));
         Ok(Self { all: all.collect::<Result<_, Wrong>>()?, turn: AtomicUsize::new(0) })
+    }
+
+    /// Goes on with what is known of the addresses that were there before. Whether they are unwell is known only if they are asked as
+    /// they were.
+    pub(super) fn keep(&mut self, before: &Self, asked_alike: bool) {
+        for address in &mut self.all {
+            let Some(known) = before.all.iter().find(|known| known.authority == address.authority) else { continue };
+            if asked_alike {
+                address.state = Arc::clone(&known.state);
+                continue;
+            }
+            let known = *known.state.lock().unwrap_or_else(PoisonError::into_inner);
+            address.state = Arc::new(Mutex::new(State { unwell: false, ..known }));
+        }
     }
 
     /// Whose turn it is: of those that serve and were not tried yet, else of those that were not tried, else of all.

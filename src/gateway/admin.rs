@@ -10,7 +10,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::Service;
 
-use super::view::Views;
+use super::front::Shared;
 use super::watch::Store;
 use crate::clock::monotonic;
 use crate::telemetry::metrics::{self, GatewayGauges, Page, RouteGauges};
@@ -18,7 +18,7 @@ use crate::telemetry::metrics::{self, GatewayGauges, Page, RouteGauges};
 /// What serves a connection of an operator.
 #[derive(Clone)]
 pub(super) struct Admin {
-    pub(super) views: Arc<Views>,
+    pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<Store>,
 }
 
@@ -49,7 +49,7 @@ impl Admin {
     }
 
     fn gauges(&self) -> GatewayGauges {
-        let (view, now) = (self.views.now(), monotonic());
+        let (view, now) = (self.shared.views.now(), monotonic());
         let routes = view.table.routes().iter();
         GatewayGauges {
             routes: routes
@@ -59,6 +59,8 @@ impl Admin {
                     addresses: route.addresses.all(now),
                 })
                 .collect(),
+            held_bytes: self.shared.layer.held_bytes(),
+            tunnels: self.shared.tunnels.open(),
             store_reachable: self.store.is_reachable(),
             policy_revision: view.policies.revision,
         }
@@ -66,7 +68,7 @@ impl Admin {
 
     /// It serves, or nobody would hear this: what it depends on is told, and changes no status.
     fn health(&self) -> String {
-        let GatewayGauges { routes, store_reachable, policy_revision } = self.gauges();
+        let GatewayGauges { routes, store_reachable, policy_revision, held_bytes: _, tunnels: _ } = self.gauges();
         let address = |(address, serves): (String, bool)| serde_json::json!({ "address": address, "serves": serves });
         let route = |RouteGauges { route, in_flight, addresses }: RouteGauges| {
             let addresses: Vec<_> = addresses.into_iter().map(address).collect();

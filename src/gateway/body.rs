@@ -12,7 +12,7 @@ use http_body_util::{BodyExt as _, Collected, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use super::table::InFlight;
+use super::route::InFlight;
 
 /// Why a body ends before its end.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -18,7 +18,7 @@ use super::body::{AnyBody, Timed};
 use super::hygiene::{self, Hop};
 use super::proxy::{Failure, KEYS, Passage, Proxy, refused};
 use super::recent::{Gone, Recent};
-use super::tunnel::Tunnels;
+use super::tunnel::{self, Tunnels};
 use super::view::{View, Views};
 use crate::clock::{Monotonic, monotonic};
 use crate::limits;
@@ -64,6 +64,9 @@ async fn serve(shared: Arc<Shared>, peer: IpAddr, mut request: Request<Incoming>
     let watched = Watched::new(&shared, &passage, request.headers());
     let is_websocket = hygiene::asks_for_websocket(request.method(), request.headers());
     if is_websocket && request.version() == Version::HTTP_11 {
+        if let Some(refusal) = unprotected(&passage, &request) {
+            return watched.answered(refused(&refusal, &view.settings.pages, false, Fate::Released));
+        }
         let response = shared.tunnels.upgrade(&shared.proxy, &passage, request).await;
         return watched.answered(response);
     }
@@ -76,6 +79,13 @@ async fn serve(shared: Arc<Shared>, peer: IpAddr, mut request: Request<Incoming>
         Err(never) => match never {},
     };
     watched.answered(response)
+}
+
+/// Why a WebSocket, which no layer sees, may not pass.
+fn unprotected(passage: &Passage, request: &Request<Incoming>) -> Option<Refusal> {
+    let Passage { view, route, endpoint, .. } = passage;
+    let is_protected = view.settings.protect.iter().any(|method| method == request.method().as_str());
+    is_protected.then(|| tunnel::refusal(request, &view.rules(route, endpoint))).flatten()
 }
 
 /// Where a request goes, or why it goes nowhere.

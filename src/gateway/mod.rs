@@ -2,7 +2,7 @@
 //! promises.
 //!
 //! Reading order: [`settings`]; `front` (a request until it has a route), `proxy` (what the layer runs), `tunnel`; `view` (what
-//! holds at a moment) and `watch` (what changes it). Functions over values: `table` with `endpoint` and `addresses`, `rules`,
+//! holds at a moment) and `watch` (what changes it). Functions over values: `table` with `route`, `endpoint` and `addresses`, `rules`,
 //! `budget`, `hygiene`, `propagate`, `recent`. `body` is what passes.
 //!
 //! Deliberately absent: TLS (it is terminated before the gateway), who the client is, changes of bodies, and every decision about
@@ -20,6 +20,7 @@ mod proxy;
 mod recent;
 #[cfg(test)]
 mod reference;
+mod route;
 mod rules;
 pub mod settings;
 mod table;
@@ -33,6 +34,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use holdfast_client::client::{Client, OnDrop};
+use holdfast_client::http::{MAX_BODY_BYTES, Stage};
 use holdfast_client::layer::{Builder, IdempotencyLayer};
 use http::Method;
 use tokio::net::TcpListener;
@@ -48,6 +50,7 @@ use self::tunnel::Tunnels;
 use self::view::Views;
 use self::watch::Store;
 use crate::server::{self, Bounds};
+use crate::telemetry::metrics;
 
 pub use self::hygiene::Forwarded;
 
@@ -114,6 +117,7 @@ pub struct Gateway {
     address: SocketAddr,
     admin_address: SocketAddr,
     drain: Duration,
+    settle: Duration,
     shared: Arc<Shared>,
     stop: flag::Sender<bool>,
     servers: JoinSet<()>,
@@ -149,6 +153,8 @@ impl Gateway {
         let (admin_listener, admin_address) = bind(settings.admin_listen).await?;
         let store = Arc::new(Store::new(&settings.nodes)?);
         let drain = Duration::from_millis(settings.drain.ms());
+        let settle = Duration::from_millis(settings.settle.ms());
+        let max_tunnels = settings.max_tunnels;
         let bounds = Bounds::of_clients(settings.max_connections);
         let (proxy, layer) = (Proxy::new(&settings), layer(&settings)?);
         let views = Arc::new(Views::new(settings)?);
@@ -164,21 +170,22 @@ impl Gateway {
 
         let (stop, mut stopping) = flag::channel(false);
         let mut servers = JoinSet::new();
-        let (tunnels, recent) = (Tunnels::default(), Mutex::default());
-        let shared = Arc::new(Shared { views: Arc::clone(&views), layer, proxy, tunnels, recent });
+        let (tunnels, recent) = (Tunnels::new(max_tunnels), Mutex::default());
+        let shared = Arc::new(Shared { views, layer, proxy, tunnels, recent });
         let (serving, mut stops) = (Arc::clone(&shared), stopping.clone());
+        let of_admin = Arc::clone(&shared);
         servers.spawn(async move {
             let front = |peer: SocketAddr| Front { shared: Arc::clone(&serving), peer: peer.ip() };
             let mut connections = server::accept(listener, front, bounds, &mut stops).await;
             server::drain(&mut connections, drain).await;
         });
         servers.spawn(async move {
-            let admin = Admin { views, store };
+            let admin = Admin { shared: of_admin, store };
             let bounds = Bounds::of_clients(MAX_ADMIN_CONNECTIONS);
             let mut connections = server::accept(admin_listener, |_| admin.clone(), bounds, &mut stopping).await;
             connections.shutdown().await;
         });
-        Ok(Self { address, admin_address, drain, shared, stop, servers, watchers })
+        Ok(Self { address, admin_address, drain, settle, shared, stop, servers, watchers })
     }
 
     /// Where clients reach it.
@@ -207,13 +214,20 @@ impl Gateway {
     }
 
     /// Stops in order: no new requests, those in flight end; then what was begun for callers that have gone; then switched
-    /// connections.
+    /// connections. Each has its time: it takes no longer than `drain` and `settle` together.
     pub async fn shutdown(mut self) {
         // The servers are gone already when nobody receives this.
         let _ = self.stop.send(true);
         while self.servers.join_next().await.is_some() {}
         tracing::debug!(drain = ?self.drain, "no request is in flight");
-        self.shared.layer.settle().await;
+        let open = self.shared.layer.settle_within(self.settle).await;
+        if open > 0 {
+            tracing::warn!(
+                open,
+                settle = ?self.settle,
+                "stopping with executions that are not over: their leases run out, and the policy says what follows"
+            );
+        }
         self.shared.tunnels.end().await;
         self.watchers.shutdown().await;
     }
@@ -231,12 +245,22 @@ fn layer(settings: &Settings) -> Result<IdempotencyLayer, Wrong> {
     let method = |text: &String| {
         text.parse::<Method>().map_err(|_| Wrong(format!("protect: {text:?} is no method: write such as POST")))
     };
+    if settings.max_held_bytes < MAX_BODY_BYTES {
+        let held = settings.max_held_bytes;
+        return Err(Wrong(format!("max_held_bytes = {held}: a request may have {MAX_BODY_BYTES}, so write no less")));
+    }
     let methods = settings.protect.iter().map(method).collect::<Result<Vec<_>, _>>()?;
     let builder: Builder = IdempotencyLayer::builder(client)
         .tenant(settings.tenant.as_str())
         .methods(methods)
         .pages(settings.pages.as_str())
         .compare_in_store()
+        .most_held_bytes(settings.max_held_bytes)
+        .on_verdict(|heard| {
+            if heard.stage == Stage::Observe {
+                metrics::gateway_observed(heard.verdict.as_str());
+            }
+        })
         // The front gave every request its passage.
         .endpoint_of(|parts| passage(parts).map(|passage| passage.endpoint.clone()).unwrap_or_default())
         .rules_of(|subject| {

@@ -1,11 +1,12 @@
 //! What an upstream is told of the execution that its request is, so that it can refuse a late one, find an earlier one, and
 //! be found in traces.
 
+use holdfast_client::client::FencingToken;
+use holdfast_client::http::FENCING_TOKEN;
 use holdfast_client::layer::Execution;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const FENCING_TOKEN: HeaderName = HeaderName::from_static("holdfast-fencing-token");
 const ATTEMPT: HeaderName = HeaderName::from_static("holdfast-attempt");
 const POSSIBLE_DUPLICATE: HeaderName = HeaderName::from_static("holdfast-possible-duplicate");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("correlation-id");
@@ -13,11 +14,9 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Tells of an execution. `random` is what correlation and trace are named by where the client named none.
 pub(super) fn tell(headers: &mut HeaderMap, execution: &Execution, random: [u8; 24]) {
-    let fencing = execution.fencing();
     let told = Told {
         key: execution.key(),
-        epoch: fencing.epoch,
-        sequence: fencing.sequence,
+        fencing: execution.fencing(),
         attempt: execution.attempt(),
         possible_duplicate: execution.possible_duplicate(),
     };
@@ -27,8 +26,7 @@ pub(super) fn tell(headers: &mut HeaderMap, execution: &Execution, random: [u8; 
 /// What is told.
 struct Told<'a> {
     key: &'a str,
-    epoch: u64,
-    sequence: u64,
+    fencing: FencingToken,
     attempt: u32,
     possible_duplicate: bool,
 }
@@ -40,7 +38,7 @@ impl Told<'_> {
                 headers.insert(name, value);
             }
         };
-        put(FENCING_TOKEN, format!("{}.{}", self.epoch, self.sequence));
+        put(FENCING_TOKEN, self.fencing.to_string());
         put(ATTEMPT, self.attempt.to_string());
         if self.possible_duplicate {
             put(POSSIBLE_DUPLICATE, "true".to_owned());
@@ -72,7 +70,8 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
-        let told = Told { key: "k-1", epoch: 3, sequence: 9, attempt: 2, possible_duplicate };
+        let fencing = FencingToken { epoch: 3, sequence: 9 };
+        let told = Told { key: "k-1", fencing, attempt: 2, possible_duplicate };
         told.write(&mut headers, std::array::from_fn(|at| u8::try_from(at).unwrap_or_default()));
         let mut lines: Vec<String> =
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("ascii"))).collect();

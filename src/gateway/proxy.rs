@@ -1,6 +1,9 @@
 //! The service inside the layer: sends a request to its route's upstream, again where that is safe, and says what the layer
 //! cannot know of a failure: whether anything of the request was written.
 
+#[cfg(test)]
+mod tests;
+
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,8 +27,8 @@ use super::body::{AnyBody, ClientBody, Load, Timed};
 use super::budget::{Failed, Next, Tried};
 use super::hygiene::{self, Hop};
 use super::propagate;
+use super::route::Route;
 use super::settings::Settings;
-use super::table::Route;
 use super::view::View;
 use crate::clock::monotonic;
 use crate::telemetry::metrics;
@@ -146,10 +149,15 @@ impl Proxy {
                 if tried_before {
                     parts.extensions.insert(TriedBefore);
                 }
+                parts.extensions.insert(route.grace());
                 let idle = (!is_event_stream(&parts.headers)).then_some(idle);
                 Response::from_parts(parts, Timed::new(body, idle, Some(place)).boxed_unsync())
             }
-            Err((refusal, fate)) => refused(&refusal, &settings.pages, is_grpc, fate),
+            Err((refusal, fate)) => {
+                let mut response = refused(&refusal, &settings.pages, is_grpc, fate);
+                response.extensions_mut().insert(route.grace());
+                response
+            }
         }
     }
 }

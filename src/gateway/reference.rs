@@ -81,6 +81,6 @@ fn gateway_reference() -> anyhow::Result<()> {
 fn the_example_is_a_sound_file() {
     let text = include_str!("../../deploy/gateway/gateway.toml");
     let settings = Settings::parse("gateway.toml", text).expect("settings");
-    let table = Table::new(&settings, Monotonic::at(std::time::Duration::ZERO)).expect("routes");
+    let table = Table::new(&settings, None, Monotonic::at(std::time::Duration::ZERO)).expect("routes");
     assert_eq!(table.routes().len(), 3);
 }

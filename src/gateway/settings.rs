@@ -44,6 +44,12 @@ pub struct Settings {
     /// Connections of clients at a time. One more is closed at once
     pub max_connections: usize,
 
+    /// Bytes of the bodies of protected requests that are held at a time, of all of them together. One that finds no room is refused
+    pub max_held_bytes: usize,
+
+    /// WebSockets that are open at a time. One more is refused. They do not count among a route's `max_in_flight`
+    pub max_tunnels: usize,
+
     /// How long a body, of a request or a response, may be silent. A response of type `text/event-stream` may be for ever
     pub body_idle: Span,
 
@@ -62,6 +68,10 @@ pub struct Settings {
 
     /// How long requests in flight get at a shutdown
     pub drain: Span,
+
+    /// How long, after that, what is executed for callers that have gone gets, and outcomes that the store has not heard. What is
+    /// still open then is counted in the log; leases run out, and the policy says what follows
+    pub settle: Span,
 
     /// The routes. The most specific path that fits is taken
     pub route: Vec<RouteSettings>,
@@ -94,6 +104,10 @@ pub struct RouteSettings {
     /// How long the upstream may take to begin its answer
     #[serde(default = "upstream_timeout")]
     pub upstream_timeout: Span,
+
+    /// How long the key of a request that timed out or broke off is kept from being executed again: the upstream may still be at
+    /// work. As long as `upstream_timeout` if left out, and never beyond the end of `work_limit`
+    pub grace: Option<Span>,
 
     /// Requests at a time that the upstream gets
     #[serde(default = "max_in_flight")]
@@ -244,12 +258,15 @@ impl Default for Settings {
             forwarded: Forwarded::default(),
             propagate: true,
             max_connections: crate::limits::MAX_CONNECTIONS,
+            max_held_bytes: 256 * 1024 * 1024,
+            max_tunnels: 1_024,
             body_idle: Span::from_ms(60_000),
             connect_timeout: Span::from_ms(2_000),
             idle_timeout: Span::from_ms(15_000),
             max_idle: 64,
             health_every: Span::from_ms(5_000),
             drain: Span::from_ms(crate::limits::DEFAULT_DRAIN_MS),
+            settle: Span::from_ms(10_000),
             route: Vec::new(),
         }
     }
@@ -299,10 +316,13 @@ impl Settings {
             ("protect", self.protect != new.protect),
             ("pages", self.pages != new.pages),
             ("max_connections", self.max_connections != new.max_connections),
+            ("max_held_bytes", self.max_held_bytes != new.max_held_bytes),
+            ("max_tunnels", self.max_tunnels != new.max_tunnels),
             ("connect_timeout", self.connect_timeout != new.connect_timeout),
             ("idle_timeout", self.idle_timeout != new.idle_timeout),
             ("max_idle", self.max_idle != new.max_idle),
             ("drain", self.drain != new.drain),
+            ("settle", self.settle != new.settle),
         ];
         differ.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
     }
@@ -320,6 +340,7 @@ impl RouteSettings {
             http2: false,
             keep_host: true,
             upstream_timeout: upstream_timeout(),
+            grace: None,
             max_in_flight: max_in_flight(),
             health_path: None,
             upstream_idempotent: false,

@@ -1,42 +1,16 @@
 //! Which route a request takes: by its host, its method and its path, the most specific path first.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use holdfast_client::http::endpoint_name;
 use http::{Method, Uri};
 
-use super::addresses::Addresses;
-use super::budget::{self, Budget, Next, RetryRules, Tried};
-use super::endpoint;
-use super::rules::rules;
-use super::settings::{RetrySettings, RouteSettings, Settings, Wrong};
+use super::route::{Route, is_path};
+use super::settings::{RouteSettings, Settings, Wrong};
 use crate::clock::Monotonic;
-use crate::ids::EndpointName;
-use crate::policy::Severity;
-use crate::policy::document::Document;
 
 /// Routes of one gateway at the most.
 const MAX_ROUTES: usize = 1_000;
-
-/// A route, and what it has under way.
-#[derive(Debug)]
-pub(super) struct Route {
-    /// Its place in the file, from 0.
-    pub(super) number: usize,
-    /// What is said of it.
-    pub(super) said: RouteSettings,
-    /// What it is called in metrics and logs.
-    pub(super) name: String,
-    /// Where its requests go.
-    pub(super) addresses: Addresses,
-    retry: RetryRules,
-    budget: Mutex<Budget>,
-    in_flight: AtomicUsize,
-}
 
 /// Every route.
 #[derive(Debug)]
@@ -49,99 +23,12 @@ pub(super) struct Table {
 /// The paths of one host, by method. The empty one is every other.
 type ByMethod = BTreeMap<String, matchit::Router<usize>>;
 
-/// A request that an upstream has. Dropped, it has it no more.
-#[derive(Debug)]
-pub(super) struct InFlight(Arc<Route>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-impl Route {
-    fn new(number: usize, said: &RouteSettings, now: Monotonic) -> Result<Self, Wrong> {
-        let RetrySettings { attempts, base, cap, budget_ratio, budget_per_second, max_retry_after } =
-            said.retry.clone();
-        let is_share = |number: f64| number.is_finite() && (0.0..=1_000_000.0).contains(&number);
-        if attempts == 0 || !is_share(budget_ratio) || !is_share(budget_per_second) {
-            return Err(Wrong("has a retry that is none: write attempts from 1 on, and rates from 0 on".to_owned()));
-        }
-        let duration = |ms: u64| Duration::from_millis(ms);
-        let retry = RetryRules {
-            attempts,
-            base: duration(base.ms()),
-            cap: duration(cap.ms()),
-            ratio: budget_ratio,
-            per_second: budget_per_second,
-            most_retry_after: duration(max_retry_after.ms()),
-        };
-        if let Some(path) = said.health_path.as_deref().filter(|path| !is_path(path)) {
-            return Err(Wrong(format!("has the health_path {path:?}: write such as /healthz")));
-        }
-        if said.max_in_flight == 0 {
-            return Err(Wrong("has max_in_flight = 0: nothing would pass".to_owned()));
-        }
-        // What is wrong with the rest of it is found now, not at its first request.
-        rules(&Document::defaults(Severity::High).promise(), said)?;
-        let methods = said.methods.as_deref().unwrap_or_default().join(",");
-        let host = said.host.as_deref().unwrap_or_default();
-        let words = [methods.as_str(), &format!("{host}{}", said.path)];
-        let name = said.endpoint.clone().unwrap_or_else(|| words.join(" ").trim().to_owned());
-        if let Some(endpoint) = &said.endpoint {
-            EndpointName::parse(endpoint).map_err(|error| Wrong(format!("endpoint: {error}")))?;
-        }
-        let budget = Mutex::new(Budget::new(&retry, now));
-        let (said, addresses) = (said.clone(), Addresses::parse(&said.upstream)?);
-        Ok(Self { number, said, name, addresses, retry, budget, in_flight: AtomicUsize::new(0) })
-    }
-
-    /// The endpoint of a request that takes this route.
-    pub(super) fn endpoint(&self, method: &Method, path: &str) -> String {
-        match &self.said.endpoint {
-            Some(endpoint) => endpoint.clone(),
-            None if self.said.endpoint_by_path => endpoint::named(method.as_str(), &self.on_host(path)),
-            None => endpoint_name(method.as_str(), &self.on_host(&self.said.path)),
-        }
-    }
-
-    /// A path with the route's host, if it has one: what is told apart by its host is another endpoint.
-    fn on_host<'a>(&self, path: &'a str) -> Cow<'a, str> {
-        match &self.said.host {
-            Some(host) => Cow::Owned(format!("{host}{path}")),
-            None => Cow::Borrowed(path),
-        }
-    }
-
-    /// A place for a request at the upstream, if there is one.
-    pub(super) fn enter(self: &Arc<Self>) -> Option<InFlight> {
-        let before = self.in_flight.fetch_add(1, Ordering::AcqRel);
-        let place = InFlight(Arc::clone(self));
-        (before < self.said.max_in_flight).then_some(place)
-    }
-
-    /// Requests that the upstream has.
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Acquire)
-    }
-
-    /// A request is sent for the first time.
-    pub(super) fn first_try(&self) {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner).first(&self.retry);
-    }
-
-    /// What follows a failed try.
-    pub(super) fn after(&self, tried: &Tried, now: Monotonic) -> Next {
-        budget::next(&self.retry, &mut self.budget.lock().unwrap_or_else(PoisonError::into_inner), tried, now)
-    }
-}
-
 impl Table {
-    /// Checks the routes, and makes the table of them.
+    /// Checks the routes, and makes the table of them. A route that was in the table before goes on with what it has under way.
     ///
     /// # Errors
     /// The first thing that is wrong, with the route.
-    pub(super) fn new(settings: &Settings, now: Monotonic) -> Result<Self, Wrong> {
+    pub(super) fn new(settings: &Settings, before: Option<&Self>, now: Monotonic) -> Result<Self, Wrong> {
         if settings.route.is_empty() || settings.route.len() > MAX_ROUTES {
             let count = settings.route.len();
             return Err(Wrong(format!("there are {count} routes: write 1 to {MAX_ROUTES} [[route]]")));
@@ -157,7 +44,9 @@ impl Table {
                 );
                 return Err(named(why));
             }
-            routes.push(Arc::new(Route::new(number, said, now).map_err(|Wrong(why)| named(why))?));
+            let same = before.and_then(|table| table.routes.iter().find(|route| route.is_of(said)));
+            let route = Route::new(number, said, same.map(Arc::as_ref), now);
+            routes.push(Arc::new(route.map_err(|Wrong(why)| named(why))?));
         }
         let mut table = Self { routes, hosts: BTreeMap::new() };
         let hosts: BTreeSet<String> = table.routes.iter().map(|route| host_of(&route.said)).collect();
@@ -222,10 +111,6 @@ impl Table {
     }
 }
 
-fn is_path(path: &str) -> bool {
-    path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
 fn host_of(said: &RouteSettings) -> String {
     said.host.as_deref().map(host_name).unwrap_or_default()
 }
@@ -241,6 +126,8 @@ fn host_name(host: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const NOW: Monotonic = Monotonic::at(Duration::ZERO);
@@ -253,7 +140,7 @@ mod tests {
             ..RouteSettings::to(path, vec!["http://127.0.0.1:1".to_owned()])
         };
         let settings = Settings { route: routes.iter().map(route).collect(), ..Settings::default() };
-        Table::new(&settings, NOW)
+        Table::new(&settings, None, NOW)
     }
 
     #[test]
@@ -311,7 +198,7 @@ mod tests {
     fn an_endpoint_is_called_as_said_else_by_its_route_or_its_path() {
         let route = |said: RouteSettings| {
             let settings = Settings { route: vec![said], ..Settings::default() };
-            let table = Table::new(&settings, NOW).expect("a table");
+            let table = Table::new(&settings, None, NOW).expect("a table");
             table.routes()[0].endpoint(&Method::POST, "/v1/7")
         };
         let plain = || RouteSettings::to("/v1/{name}", vec!["http://127.0.0.1:1".to_owned()]);
@@ -329,7 +216,7 @@ mod tests {
             let mut said = RouteSettings::to("/a", vec!["http://127.0.0.1:1".to_owned()]);
             change(&mut said);
             let settings = Settings { route: vec![said], ..Settings::default() };
-            Table::new(&settings, NOW).err().map(|wrong| wrong.to_string()).unwrap_or_default()
+            Table::new(&settings, None, NOW).err().map(|wrong| wrong.to_string()).unwrap_or_default()
         };
         assert_eq!(wrong(|_| {}), "");
         for (message, part) in [
@@ -350,7 +237,7 @@ mod tests {
         let settings = Settings::catch_all(vec!["http://127.0.0.1:1".to_owned()]);
         let mut settings = settings;
         settings.route[0].max_in_flight = 2;
-        let table = Table::new(&settings, NOW).expect("a table");
+        let table = Table::new(&settings, None, NOW).expect("a table");
         let route = &table.routes()[0];
         let places = [route.enter(), route.enter()];
         assert!(places.iter().all(Option::is_some) && route.enter().is_none() && route.in_flight() == 2);

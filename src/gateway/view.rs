@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use holdfast_client::http::{OnLapse, Rules, Stage};
 use holdfast_client::proto::v1;
 
+use super::route::Route;
 use super::rules::rules;
 use super::settings::{Settings, Wrong};
-use super::table::{Route, Table};
+use super::table::Table;
 use crate::clock::monotonic;
 use crate::ids::{EndpointName, TenantId};
 use crate::policy::Severity;
@@ -100,7 +101,7 @@ impl Views {
     /// When something is wrong with the routes.
     pub(super) fn new(settings: Settings) -> Result<Self, Wrong> {
         TenantId::parse(&settings.tenant).map_err(|error| Wrong(format!("tenant: {error}")))?;
-        let table = Arc::new(Table::new(&settings, monotonic())?);
+        let table = Arc::new(Table::new(&settings, None, monotonic())?);
         let view = View::new(Arc::new(settings), table, Arc::default());
         Ok(Self(RwLock::new(Arc::new(view))))
     }
@@ -125,7 +126,8 @@ impl Views {
         if !fixed.is_empty() {
             return Err(Wrong(format!("{} cannot change while the gateway runs: start it anew", fixed.join(", "))));
         }
-        let table = Arc::new(Table::new(&settings, monotonic())?);
+        let before = Arc::clone(&self.now().table);
+        let table = Arc::new(Table::new(&settings, Some(&before), monotonic())?);
         let mut view = self.0.write().unwrap_or_else(PoisonError::into_inner);
         *view = Arc::new(View::new(Arc::new(settings), table, Arc::clone(&view.policies)));
         Ok(())

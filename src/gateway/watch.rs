@@ -16,8 +16,8 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::Said;
 use super::proxy::Proxy;
+use super::route::Route;
 use super::settings::{Settings, Wrong};
-use super::table::Route;
 use super::view::{Policies, Views};
 use crate::limits;
 

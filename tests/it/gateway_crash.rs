@@ -102,7 +102,10 @@ impl Stage {
         policies::apply(node.address(), 0, POLICIES).await?;
         let upstream = Upstream::start().await?;
         let route = |path: &str| {
-            format!("[[route]]\npath = \"{path}\"\nupstream = [\"http://{}\"]\nwait = \"300ms\"\n", upstream.address())
+            format!(
+                "[[route]]\npath = \"{path}\"\nupstream = [\"http://{}\"]\nwait = \"300ms\"\ngrace = \"1s\"\n",
+                upstream.address()
+            )
         };
         let routes = route("/v1/charges") + &route("/v1/orders");
         let gate = Gate::before(node.address(), place.root(), &routes).await?;

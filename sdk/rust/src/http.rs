@@ -25,7 +25,7 @@ pub mod grpc;
 
 pub use self::admit::{Admission, Arrived, admit};
 pub use self::compared::{Compared, described_headers, request_digest};
-pub use self::fate::{Fate, TriedBefore, fate, grpc_fate};
+pub use self::fate::{Fate, Grace, TriedBefore, fate, grpc_fate};
 pub use self::key::{KeyHeaderError, KeyLine, read_key};
 pub use self::mark::{FENCING_TOKEN, Mark, Status};
 pub use self::profile::{InFlight, Profile};

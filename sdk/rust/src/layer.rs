@@ -20,7 +20,7 @@
 //! ```
 //!
 //! Reading order: `serve` (a request until it is known what becomes of it), `run` (a protected one from the store's answer to its
-//! end), `ending` (what becomes of a response), `recording`, `keeping`; below them `body` and `reading`. `observe` is the
+//! end), `ending` (what becomes of a response), `recording`, `keeping`; below them `body`, `reading`, `room` and `tasks`. `observe` is the
 //! stage that changes nothing. What an answer looks like is [`crate::http`]'s.
 //!
 //! Deliberately absent: retries of the application (a request is executed once for each grant), and policies from the store:
@@ -35,6 +35,7 @@ mod keeping;
 mod observe;
 mod reading;
 mod recording;
+mod room;
 mod run;
 mod serve;
 mod tasks;
@@ -53,6 +54,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use self::heard::Hear;
+use self::room::Room;
 use self::tasks::Tasks;
 use crate::client::Client;
 use crate::http::Rules;
@@ -82,6 +84,8 @@ struct Shared {
     silence: Duration,
     record_limit: Duration,
     tasks: Tasks,
+    observing: Tasks,
+    room: Room,
 }
 
 /// The layer. A clone is the same layer.
@@ -106,6 +110,21 @@ impl IdempotencyLayer {
     /// of a program, after its server has stopped. Dropped before, it ends those that are left; their leases run out.
     pub async fn settle(&self) {
         self.0.tasks.settle().await;
+        self.0.observing.settle().await;
+    }
+
+    /// The same, for no longer than this. What is still open then is ended, and counted: leases run out, and the store's policy says
+    /// what follows. What was only observed is not waited for, and not counted.
+    pub async fn settle_within(&self, limit: Duration) -> usize {
+        let open = self.0.tasks.settle_within(limit).await;
+        self.0.observing.settle_within(Duration::ZERO).await;
+        open
+    }
+
+    /// Bytes of requests that it holds now.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.0.room.held()
     }
 }
 

@@ -24,6 +24,12 @@ super::table::table! {
             "How long requests that had a route took, from their head until that of their answer.";
         IN_FLIGHT = Gauge, "holdfast_gateway_in_flight" []
             "Requests that wait for the head of their answer.";
+        HELD_BYTES = Gauge, "holdfast_gateway_held_bytes" []
+            "Bytes of the bodies of protected requests that are held. There is room for max_held_bytes; requests that find none count with the verdict gateway-overloaded.";
+        TUNNELS = Gauge, "holdfast_gateway_tunnels" []
+            "WebSockets that are open, or about to be. There is room for max_tunnels.";
+        OBSERVED = CounterKind, "holdfast_gateway_observed_total" ["verdict"]
+            "Requests in the stage observe, by what would have become of them; unseen, where as many were observed already as may be, or the service did not read the request.";
         RETRY_SUCCEEDED = CounterKind, "holdfast_gateway_retry_success_after_timeout_total" []
             "Responses that were given to a key whose earlier call at this gateway ended without one: its caller was gone, or the upstream timed out or broke off. The last 16,384 such keys are remembered.";
     }
@@ -63,6 +69,10 @@ pub struct RouteGauges {
 pub struct GatewayGauges {
     /// Every route.
     pub routes: Vec<RouteGauges>,
+    /// Bytes of requests that are held.
+    pub held_bytes: usize,
+    /// WebSockets that are open.
+    pub tunnels: usize,
     /// The store answered.
     pub store_reachable: bool,
     /// The policies' revision, if there are any.
@@ -81,6 +91,7 @@ static BY_CLIENT: Pairs = LazyLock::new(|| Sets::new(CLIENT_REQUESTS.name, [true
 static BY_TRY: Pairs = LazyLock::new(|| Sets::new(TRIES.name, [true, false], MOST));
 static BY_FAILURE: Pairs = LazyLock::new(|| Sets::new(FAILURES.name, [true, false], MOST));
 static BY_EXHAUSTED: LazyLock<Sets<1, 1>> = LazyLock::new(|| Sets::new(EXHAUSTED.name, [true], MOST));
+static BY_OBSERVED: LazyLock<Sets<1, 1>> = LazyLock::new(|| Sets::new(OBSERVED.name, [false], MOST));
 static BY_CODE: LazyLock<Sets<1, 1>> = LazyLock::new(|| Sets::new(REFUSED.name, [false], MOST));
 
 /// A request that has a route came (1) or went (-1).
@@ -98,6 +109,11 @@ pub fn gateway_answered(route: &str, client_version: &str, verdict: &str, took: 
 /// A request was refused before it had a route.
 pub fn gateway_refused(code: &str) {
     BY_CODE.add([code], |[count]| count.one());
+}
+
+/// What would have become of an observed request.
+pub fn gateway_observed(verdict: &str) {
+    BY_OBSERVED.add([verdict], |[count]| count.one());
 }
 
 /// A key got its response whose earlier call got none.
@@ -131,12 +147,14 @@ pub fn write_gateway(page: &mut Page, gauges: &GatewayGauges) {
             samples.value(&labels, count.get());
         });
     }
-    for (metric, sets) in [(&REFUSED, &BY_CODE), (&EXHAUSTED, &BY_EXHAUSTED)] {
+    for (metric, sets) in [(&REFUSED, &BY_CODE), (&OBSERVED, &BY_OBSERVED), (&EXHAUSTED, &BY_EXHAUSTED)] {
         let mut samples = page.metric(metric);
         sets.each(|[label], [count]| samples.value(&[label], count.get()));
     }
     page.metric(&DURATION).histogram(&[], &SPREAD);
     page.single(&IN_FLIGHT, UNDER_WAY.load(Ordering::Relaxed));
+    page.single(&HELD_BYTES, gauges.held_bytes);
+    page.single(&TUNNELS, gauges.tunnels);
     page.single(&RETRY_SUCCEEDED, SUCCEEDED.get());
     let mut samples = page.metric(&UPSTREAM_IN_FLIGHT);
     for RouteGauges { route, in_flight, .. } in &gauges.routes {
@@ -167,10 +185,13 @@ mod tests {
         gateway_try("POST /a", false);
         gateway_failure("POST /a", "unsent");
         gateway_exhausted("POST /a");
+        gateway_observed("executed");
         let mut page = Page::default();
         let addresses = vec![("127.0.0.1:1".to_owned(), false)];
         let gauges = GatewayGauges {
             routes: vec![RouteGauges { route: "POST /a".to_owned(), in_flight: 2, addresses }],
+            held_bytes: 3,
+            tunnels: 1,
             store_reachable: true,
             policy_revision: Some(7),
         };

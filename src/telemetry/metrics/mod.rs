@@ -19,7 +19,7 @@ pub mod table;
 pub use cells::{Counter, Histogram};
 pub use gateway::{
     GatewayGauges, RouteGauges, gateway_answered, gateway_exhausted, gateway_failure, gateway_in_flight,
-    gateway_refused, gateway_retry_succeeded, gateway_try, write_gateway,
+    gateway_observed, gateway_refused, gateway_retry_succeeded, gateway_try, write_gateway,
 };
 pub use page::{CONTENT_TYPE, Page, Samples};
 pub use record::{

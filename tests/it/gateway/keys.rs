@@ -135,7 +135,7 @@ async fn under_regrant_it_runs_again_and_the_upstream_is_told() -> anyhow::Resul
         _ => Act::Answer(answer("201 Created", &[], "done")),
     })
     .await?;
-    let lines = "lease = \"300ms\"\nwait = \"0ms\"";
+    let lines = "lease = \"300ms\"\ngrace = \"300ms\"\nwait = \"0ms\"";
     let gateway = Gateway::configured(&place, &file(upstream.address, lines), &[]).await?;
     let first = gateway.charge("order-1", "{}").await?;
     ensure!(first.status == 502 && upstream.effects() == 1, "it is not sent again: {first:?}");

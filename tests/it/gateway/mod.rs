@@ -1,11 +1,14 @@
 //! The gateway as a process in front of an upstream that counts its effects.
 //!
 //! `process` and `upstream` are what the tests are made of; `keys` what becomes of a key, `passing` what of a request and its answer
-//! passes unchanged, `hostile` what does not pass, `changes` what changes while it runs.
+//! passes unchanged, `hostile` what does not pass, `limits` what is bounded, `late` what fails or comes late, `changes` what changes while
+//! it runs.
 
 mod changes;
 mod hostile;
 mod keys;
+mod late;
+mod limits;
 mod passing;
 mod process;
 mod upstream;

@@ -1,5 +1,7 @@
 //! What becomes of a key when its request was executed and answered: decided from the answer's status and the rules.
 
+use core::time::Duration;
+
 use http::StatusCode;
 use tonic::Code;
 
@@ -21,6 +23,12 @@ pub enum Fate {
 /// this response says. So the key is never given back; where it would be, its lease runs out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TriedBefore;
+
+/// Said by the application among a response's extensions, beside [`Fate::Lapses`] or [`TriedBefore`]: what it asked for may
+/// still be done somewhere, for so long. The lease is made to last as long, so that no retry runs beside it. A response that breaks
+/// off is followed by the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grace(pub Duration);
 
 /// The fate of a key whose request was answered with this status.
 ///

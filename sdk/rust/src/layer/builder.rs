@@ -7,7 +7,8 @@ use http::Method;
 use http::request::Parts;
 
 use super::heard::Heard;
-use super::tasks::Tasks;
+use super::room::{self, Room};
+use super::tasks::{self, Tasks};
 use super::{IdempotencyLayer, Shared, Subject};
 use crate::client::Client;
 use crate::http::{Rules, endpoint_name};
@@ -38,7 +39,9 @@ impl Builder {
             request_limit: REQUEST_LIMIT,
             silence: SILENCE,
             record_limit: RECORD_LIMIT,
-            tasks: Tasks::default(),
+            tasks: Tasks::new(tasks::MOST),
+            observing: Tasks::new(tasks::MOST_OBSERVED),
+            room: Room::new(room::DEFAULT_BYTES),
         })
     }
 
@@ -125,6 +128,20 @@ impl Builder {
     /// Default: 5 s.
     pub fn record_limit(mut self, limit: Duration) -> Self {
         self.0.record_limit = limit;
+        self
+    }
+
+    /// Bytes of requests that are held back at a time, of all requests together, until each is over. One that finds no room is refused
+    /// (`gateway-overloaded`), and its key is not asked for. Default: 256 MiB.
+    pub fn most_held_bytes(mut self, bytes: usize) -> Self {
+        self.0.room = Room::new(bytes);
+        self
+    }
+
+    /// Requests that are observed at a time ([`Stage::Observe`](crate::http::Stage)). One more runs as well, and is told to be
+    /// [`Unseen`](super::Verdict::Unseen). They take no place of those that are protected. Default: 1,024.
+    pub fn most_observed(mut self, requests: usize) -> Self {
+        self.0.observing = Tasks::new(requests);
         self
     }
 

@@ -1,6 +1,7 @@
 //! What becomes of the response of an execution: stored and given, given and not stored, or given while it still comes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::response::Parts;
@@ -12,14 +13,14 @@ use tonic::Code;
 
 use super::Verdict;
 use super::body::{LayerBody, Passed, Watch};
-use super::keeping::kept;
+use super::keeping::{kept, lasting};
 use super::reading::{self, Holding};
 use super::recording::{Recorded, Recording};
 use super::run::{Answered, Question};
 use super::serve::Endpoint;
 use crate::client::clock::Moment;
 use crate::client::{Envelope, Grant, Held};
-use crate::http::{Fate, Mark, Status, TriedBefore, Unavailable, fate, grpc, grpc_fate, store, store_outcome};
+use crate::http::{Fate, Grace, Mark, Status, TriedBefore, Unavailable, fate, grpc, grpc_fate, store, store_outcome};
 
 /// An execution whose response is there.
 pub(super) struct Executed {
@@ -33,6 +34,8 @@ pub(super) struct Executed {
     pub(super) passed: Arc<Passed>,
     /// An earlier try of the request may have been executed.
     pub(super) tried_before: bool,
+    /// How long what was asked for may still be done somewhere after it lapses.
+    pub(super) grace: Duration,
 }
 
 /// Who waits for the answer.
@@ -48,6 +51,7 @@ impl Executed {
         // The application may say what becomes of its key: the layer does not know what it knows.
         let said = parts.extensions.remove::<Fate>();
         self.tried_before = parts.extensions.remove::<TriedBefore>().is_some();
+        self.grace = parts.extensions.remove::<Grace>().map(|Grace(grace)| grace).unwrap_or_default();
         let is_grpc = grpc::is_grpc(&parts.headers) && parts.status.is_success();
         let fate = match (said, is_grpc) {
             (Some(said), _) => Some(said),
@@ -58,7 +62,7 @@ impl Executed {
         match fate {
             Some(Fate::Stored) | None => self.stored(parts, body, said, is_grpc, caller).await,
             Some(Fate::Released) => self.released(parts, LayerBody::passed(body), caller).await,
-            Some(Fate::Lapses) => self.lapses(parts, LayerBody::passed(body), caller),
+            Some(Fate::Lapses) => self.lapses(parts, LayerBody::passed(body), said.is_some(), caller).await,
         }
     }
 
@@ -96,7 +100,7 @@ impl Executed {
             }
             reading::Response::Broken { held, error } => {
                 // Its caller gets of it what there is, as without the layer. What was done is not known.
-                self.lapses(parts, LayerBody::broken(held, error), caller);
+                self.lapses(parts, LayerBody::broken(held, error), true, caller).await;
             }
         }
     }
@@ -134,7 +138,7 @@ impl Executed {
         match fate {
             Fate::Stored => self.record(unavailable, envelope, parts, body, caller).await,
             Fate::Released => self.released(parts, body, caller).await,
-            Fate::Lapses => self.lapses(parts, body, caller),
+            Fate::Lapses => self.lapses(parts, body, said.is_some(), caller).await,
         }
     }
 
@@ -237,6 +241,7 @@ impl Executed {
 
     async fn release(&self) -> Status {
         if self.tried_before {
+            let _lapses_earlier = tokio::time::timeout(self.endpoint.shared.record_limit, self.outlast()).await;
             return Status::Unknown;
         }
         match tokio::time::timeout(self.endpoint.shared.record_limit, self.grant.release()).await {
@@ -246,13 +251,31 @@ impl Executed {
         }
     }
 
-    fn lapses<R, E>(self, mut parts: Parts, body: LayerBody<R>, caller: Caller<R, E>)
+    /// Leaves the lease to run out. An application that has answered is done; one that `may_still_work` is outlasted, which the
+    /// store is told before the answer is given: a retry that comes at once finds the key held.
+    async fn lapses<R, E>(self, mut parts: Parts, body: LayerBody<R>, may_still_work: bool, caller: Caller<R, E>)
     where
         R: Body,
     {
         self.endpoint.tell(Verdict::Answered(Status::Unknown), None);
         self.mark(Status::Unknown, None, None, &mut parts);
-        let _gone = caller.send(Ok(Ok(Response::from_parts(parts, body))));
+        let response = Response::from_parts(parts, body);
+        if !may_still_work || self.grace.is_zero() {
+            let _gone = caller.send(Ok(Ok(response)));
+            return;
+        }
+        let mut outlasting = std::pin::pin!(self.outlast());
+        let told = tokio::time::timeout(self.endpoint.shared.record_limit, outlasting.as_mut()).await;
+        let _gone = caller.send(Ok(Ok(response)));
+        if told.is_err() {
+            outlasting.await;
+        }
+    }
+
+    /// Makes the lease last for as long as what was asked for may still be done, up to the end of its work limit.
+    async fn outlast(&self) {
+        let grace = self.grace.min(self.until.since(Moment::now()));
+        lasting(&self.grant, grace).await;
     }
 
     fn mark(

@@ -10,6 +10,8 @@ use crate::client::{Grant, Held};
 
 /// The shortest pause between two tries to extend a lease.
 const PAUSE: Duration = Duration::from_millis(5);
+/// The longest lease that the store gives.
+const MOST: Duration = Duration::from_secs(3_600);
 
 /// Does something, and extends the lease meanwhile, until `until` at the latest: whoever works for longer than its rules allow
 /// loses the key as one that died does.
@@ -17,6 +19,17 @@ pub(super) async fn kept<T>(grant: &Grant, until: Moment, work: impl Future<Outp
     match select(pin!(work), pin!(keep(grant, until))).await {
         Either::Left((done, _)) => done,
         Either::Right((never, _)) => match never {},
+    }
+}
+
+/// Makes a lease last for so long from now, with one call, which a process that ends afterwards does not undo. Tried until the lease
+/// is over, or somebody else's.
+pub(super) async fn lasting(grant: &Grant, lease: Duration) {
+    while !grant.remaining().is_zero() && grant.remaining() < lease {
+        match grant.extend(lease.min(MOST)).await {
+            Ok(Held::Done | Held::Stale(_)) => return,
+            Err(_) => tokio::time::sleep((grant.remaining() / 10).max(PAUSE)).await,
+        }
     }
 }
 

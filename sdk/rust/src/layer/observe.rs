@@ -44,14 +44,15 @@ where
         Err(refusal) => endpoint.tell(Verdict::Refused(refusal.code()), None),
         Ok(key) => {
             let (watch, copied) = Watch::copy(endpoint.rules.most_request_bytes());
-            body = body.watched(watch);
             let observed = copy_of(&parts);
             let beside = endpoint.clone();
             let watching = async move {
                 let verdict = find_out(&beside, key, observed, copied, begins).await;
                 beside.tell(verdict, None);
             };
-            if !endpoint.shared.tasks.spawn(watching) {
+            if endpoint.shared.observing.spawn(watching) {
+                body = body.watched(watch);
+            } else {
                 endpoint.tell(Verdict::Unseen, None);
             }
         }
@@ -89,7 +90,7 @@ async fn find_out(
         Err(refusal) => return refused(&refusal),
     };
     let Some(key) = shadow(&key) else { return Verdict::Unseen };
-    let question = Question { tenant, key, compared };
+    let question = Question { tenant, key, compared, _taken: None };
     let outcome = match endpoint.shared.client.reserve(question.reserve(endpoint, Duration::ZERO)).await {
         Ok(outcome) => outcome,
         Err(error) => return refused(&refusal_of(&error)),

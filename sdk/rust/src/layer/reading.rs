@@ -7,6 +7,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame};
 
+use super::room::Taken;
 use crate::http::grpc;
 
 /// What was held back of a request.
@@ -17,6 +18,8 @@ pub(super) enum Request<B> {
     Message { held: Bytes, message: usize, rest: Pin<Box<B>> },
     /// It is longer than what is held back.
     Longer { held: Bytes, rest: Pin<Box<B>> },
+    /// There is no room for more of it.
+    NoRoom,
     /// It broke off.
     Broken,
 }
@@ -83,7 +86,7 @@ async fn frame<B: Body>(body: &mut Pin<Box<B>>) -> Option<Result<Frame<Bytes>, B
 
 /// Holds a request back: the whole of it, up to `most` bytes. Of a gRPC call the first message only, since a client may wait for
 /// an answer to that before it sends more.
-pub(super) async fn request<B: Body>(body: B, most: usize, is_grpc: bool) -> Request<B> {
+pub(super) async fn request<B: Body>(body: B, most: usize, is_grpc: bool, taken: &mut Taken) -> Request<B> {
     let mut rest = Box::pin(body);
     let mut held = Held::default();
     let mut trailers: Option<HeaderMap> = None;
@@ -98,7 +101,8 @@ pub(super) async fn request<B: Body>(body: B, most: usize, is_grpc: bool) -> Req
             None => return Request::Whole { body: held.finish(), trailers },
             Some(Err(_)) => return Request::Broken,
             Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => held.push(data),
+                Ok(data) if taken.more(data.len()) => held.push(data),
+                Ok(_) => return Request::NoRoom,
                 Err(frame) => trailers = frame.into_trailers().ok(),
             },
         }

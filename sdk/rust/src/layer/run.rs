@@ -16,6 +16,7 @@ use tower_service::Service;
 use super::body::{LayerBody, Passed};
 use super::ending::Executed;
 use super::keeping::kept;
+use super::room::Taken;
 use super::serve::Endpoint;
 use super::{Execution, Verdict};
 use crate::client::clock::Moment;
@@ -29,11 +30,13 @@ pub(super) type Answered<R, E> = Result<Result<Response<LayerBody<R>>, E>, Box<d
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the store is asked.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Question {
     pub(super) tenant: String,
     pub(super) key: KeyLine,
     pub(super) compared: Compared,
+    /// The room for what is compared: free when the request is over.
+    pub(super) _taken: Option<Taken>,
 }
 
 /// What the request is compared by.
@@ -162,8 +165,17 @@ where
         match kept(&grant, until, calling).await {
             Ok(Ok(response)) => {
                 let Self { endpoint, question, unavailable, passed, .. } = self;
-                let executed =
-                    Executed { endpoint, question, grant, until, epoch, unavailable, passed, tried_before: false };
+                let executed = Executed {
+                    endpoint,
+                    question,
+                    grant,
+                    until,
+                    epoch,
+                    unavailable,
+                    passed,
+                    tried_before: false,
+                    grace: Duration::ZERO,
+                };
                 executed.end(response, answer).await;
             }
             // How far it came is not known: the lease runs out, and the policy decides.

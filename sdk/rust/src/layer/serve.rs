@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tower_service::Service;
 
 use super::body::{LayerBody, Passed, Watch};
+use super::room::Taken;
 use super::run::{Compared as By, Job, Question};
 use super::{Shared, Verdict, observe, reading};
 use crate::client::Error;
@@ -146,8 +147,8 @@ where
         Ok(prepared) => prepared,
         Err(refusal) => return Ok(endpoint.refuse(&refusal)),
     };
-    let Prepared { request, compared, unavailable, passed } = prepared;
-    let question = Question { tenant, key, compared };
+    let Prepared { request, compared, taken, unavailable, passed } = prepared;
+    let question = Question { tenant, key, compared, _taken: Some(taken) };
     let job = Job { endpoint: endpoint.clone(), question, inner, request, unavailable, passed };
     let (answer, answered) = oneshot::channel();
     if !endpoint.shared.tasks.spawn(job.run(answer)) {
@@ -166,6 +167,8 @@ where
 struct Prepared<B: Body> {
     request: Request<LayerBody<B>>,
     compared: By,
+    /// The room that it takes.
+    taken: Taken,
     /// Why its response will not be replayed, whatever it is.
     unavailable: Option<Unavailable>,
     passed: Arc<Passed>,
@@ -178,7 +181,8 @@ where
 {
     let most = endpoint.rules.most_request_bytes();
     let limit = endpoint.shared.request_limit;
-    let held = tokio::time::timeout(limit, reading::request(body, most, endpoint.is_grpc)).await;
+    let mut taken = endpoint.shared.room.enter();
+    let held = tokio::time::timeout(limit, reading::request(body, most, endpoint.is_grpc, &mut taken)).await;
     let held =
         held.map_err(|_| Refusal::RequestTimeout { limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) })?;
     let passed = Arc::new(Passed::default());
@@ -197,10 +201,11 @@ where
             let why = Some(Unavailable::SizeExceeded);
             (held.slice(..most), Length::First, LayerBody::rest(held, rest).watched(watch), why)
         }
+        reading::Request::NoRoom => return Err(Refusal::GatewayOverloaded { retry_after_ms: AGAIN_MS }),
         reading::Request::Broken => return Err(Refusal::RequestUnreadable),
     };
     let (parts, compared) = compare(endpoint, parts, compared, length).await?;
-    Ok(Prepared { request: Request::from_parts(parts, body), compared, unavailable, passed })
+    Ok(Prepared { request: Request::from_parts(parts, body), compared, taken, unavailable, passed })
 }
 
 /// How much of a body is compared.

@@ -217,3 +217,38 @@ async fn what_became_of_a_request_is_left_with_its_response() -> anyhow::Result<
     }
     Ok(())
 }
+
+/// What is only observed never takes room: neither that of its kind nor the store decides whether a request runs.
+#[tokio::test]
+async fn what_finds_no_room_to_be_observed_runs_and_is_counted() -> anyhow::Result<()> {
+    let bench = Bench::with(Rules::default().with_stage(Stage::Observe), |builder| builder.most_observed(0)).await?;
+    let runs = count();
+    let seen = bench.send(counting(&runs, 201), post("k", "{}")).await?;
+    ensure!(seen.status == 201 && ran(&runs) == 1 && bench.heard().await == "unseen", "{}", seen.head());
+    ensure!(bench.region.reserves().is_empty(), "the store was not asked");
+
+    let rules = Rules::default().with_stage(Stage::Optional);
+    let bench = Bench::with(rules, |builder| builder.most_observed(0)).await?;
+    let seen = bench.send(counting(&runs, 201), post("k", "{}")).await?;
+    ensure!(
+        seen.status == 201 && bench.heard().await == "executed",
+        "a protected one has its own room: {}",
+        seen.head()
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_request_that_finds_no_room_for_its_bytes_is_refused_before_the_store_is_asked() -> anyhow::Result<()> {
+    let bench = Bench::with(Rules::default(), |builder| builder.most_held_bytes(8)).await?;
+    let runs = count();
+    let seen = bench.send(counting(&runs, 201), post("k", r#"{"amount":1}"#)).await?;
+    ensure!(seen.status == 503 && seen.code() == "gateway-overloaded" && ran(&runs) == 0, "{}", seen.head());
+    ensure!(seen.header("retry-after") == Some("1") && bench.region.reserves().is_empty(), "{}", seen.head());
+    for key in ["a", "b"] {
+        let seen = bench.send(counting(&runs, 201), post(key, r#"{"a":1}"#)).await?;
+        ensure!(seen.status == 201, "what was held is given back: {}", seen.head());
+    }
+    ensure!(bench.heard().await == "gateway-overloaded executed executed" && bench.layer.held_bytes() == 0);
+    Ok(())
+}
