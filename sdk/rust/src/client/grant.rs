@@ -88,7 +88,8 @@ impl Grant {
             checkpoint: granted.checkpoint.map(Checkpoint::from_message),
             possible_duplicate: granted.possible_duplicate,
             repeated: granted.repeated,
-            lease: from_millis(granted.lease_ms),
+            // The answer counts from when the request was sent: what it waited for is none of the lease.
+            lease: until.finish_by.since(Moment::now()),
             start_by: until.start_by.min(until.finish_by),
             finish_by: Mutex::new(until.finish_by),
             stage: AtomicU8::new(FRESH),
@@ -149,7 +150,7 @@ impl Grant {
         self.repeated
     }
 
-    /// The lease that it was granted under: how long the effect may take from the request on, and a good one to ask
+    /// The lease that it was granted under, as it was when the answer came: how long the effect may take, and a good one to ask
     /// [`Grant::extend`] for.
     #[must_use]
     pub fn lease(&self) -> Duration {
