@@ -15,7 +15,7 @@ SOAK_OUT ?= $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/soak
 help: ## Lists the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Installs what building, testing and linting need: libclang, a C++ compiler, strace, faketime, python3-venv, hey, promtool, cargo-nextest.
+setup: ## Installs what building, testing and linting need: libclang, a C++ compiler, strace, faketime, python3-venv, hey, wrk, promtool, cargo-nextest.
 	@scripts/setup build test lint
 
 setup-build:

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Collected, Full};
+use http_body_util::{BodyExt as _, Collected, Full, StreamBody};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep};
 
@@ -101,12 +101,11 @@ where
                 let lent = Lent { slot: Arc::clone(slot), body: None, hint: *hint, is_over: *is_over };
                 lent.boxed_unsync()
             }
-            Self::Held(held, trailers) => {
-                let body = Full::new(held.clone()).map_err(|never| match never {});
-                match trailers.clone() {
-                    Some(trailers) => body.with_trailers(std::future::ready(Some(Ok(trailers)))).boxed_unsync(),
-                    None => body.boxed_unsync(),
-                }
+            Self::Held(held, None) => Full::new(held.clone()).map_err(|never| match never {}).boxed_unsync(),
+            // Without a length: what has one has no trailers in HTTP/1.1.
+            Self::Held(held, Some(trailers)) => {
+                let frames = [Frame::data(held.clone()), Frame::trailers(trailers.clone())];
+                StreamBody::new(futures_util::stream::iter(frames.map(Ok))).boxed_unsync()
             }
         }
     }
@@ -165,8 +164,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::StreamBody;
-
     use super::*;
 
     fn body(text: &'static str) -> AnyBody {
@@ -192,6 +189,7 @@ mod tests {
         let with_trailers = body("abc").with_trailers(std::future::ready(Some(Ok(trailers.clone()))));
         let load: Load<AnyBody> = Load::held(with_trailers.collect().await.expect("a body"));
         for _ in 0..2 {
+            assert_eq!(load.lend().size_hint().exact(), None, "with a length the trailers would be left out");
             let read = load.lend().collect().await.expect("a body");
             assert_eq!(read.trailers(), Some(&trailers));
             assert_eq!(&read.to_bytes()[..], b"abc");

@@ -174,7 +174,8 @@ impl Leases {
         }
         if now < lease.deadline {
             lease.told = true;
-            // More than a whole lease for a call that waited: its sender counts from when it sent it.
+            // Its caller counts from when it sent the request, which was earlier: so what is left is never more than this. A
+            // request that waited has waited in it, or a grant that begins after a wait would be over before it is heard of.
             return Confirmation::Valid(lease.deadline.since(received));
         }
         if lease.told {
@@ -255,7 +256,7 @@ mod tests {
         assert_eq!(
             leases.confirm(1, &key("a"), grant.token, at(5), at(20)),
             Confirmation::Valid(Duration::from_millis(1_005)),
-            "counted from when the call came"
+            "the time until it was granted was none of its lease"
         );
         assert_eq!(
             leases.confirm(1, &key("a"), grant.token, at(410), at(420)),
@@ -265,6 +266,16 @@ mod tests {
         assert_eq!(leases.confirm(1, &key("a"), grant.token, at(1_000), at(1_010)), Confirmation::Gone, "told before");
         assert_eq!(leases.confirm(1, &key("a"), holding(2, 1, 0).token, at(5), at(20)), Confirmation::Gone);
         assert!(!leases.take_due(at(1_010), 9, RETRY)[0].untold);
+    }
+
+    #[test]
+    fn what_was_waited_is_added_to_a_lease_and_no_more() {
+        let leases = leading(1);
+        let grant = holding(1, 500, 0);
+        leases.follow(&key("a"), Some(grant), at(10_000));
+        let left = |received, now| leases.confirm(1, &key("a"), grant.token, at(received), at(now));
+        assert_eq!(left(0, 10_100), Confirmation::Valid(Duration::from_millis(10_500)), "from when it was received");
+        assert_eq!(left(10_000, 10_100), Confirmation::Valid(Duration::from_millis(500)), "whoever did not wait");
     }
 
     #[test]

@@ -33,29 +33,23 @@ fn free() -> anyhow::Result<SocketAddr> {
 impl Gate {
     /// In front of a store, with these routes: TOML of everything but the addresses.
     pub(crate) async fn before(store: SocketAddr, place: &Path, routes: &str) -> anyhow::Result<Self> {
-        let (address, admin) = (free()?, free()?);
-        let file = place.join("gateway.toml");
-        let text = format!(
-            "listen = \"{address}\"\nadmin_listen = \"{admin}\"\nnodes = [\"{store}\"]\ntenant = \"shop\"\n\
-             policies_every = \"200ms\"\n{routes}"
-        );
-        std::fs::write(&file, text)?;
-        let arguments = ["gateway", "--config", &file.to_string_lossy()].map(str::to_owned).to_vec();
-        Self::start(address, arguments, place).await
+        Self::configured(place, &format!("nodes = [\"{store}\"]\npolicies_every = \"200ms\"\n{routes}"), &[]).await
     }
 
     /// With the store inside it, which keeps its data in `place`.
-    pub(crate) async fn embedded(upstream: SocketAddr, place: &Path) -> anyhow::Result<Self> {
-        let address = free()?;
-        let data = place.join("data");
-        let arguments = [
-            "gateway".to_owned(),
-            "--embedded".to_owned(),
-            format!("--upstream=http://{upstream}"),
-            format!("--listen={address}"),
-            format!("--data-dir={}", data.display()),
-        ];
-        Self::start(address, arguments.to_vec(), place).await
+    pub(crate) async fn embedded(place: &Path, routes: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        let data = format!("--data-dir={}", place.join("data").display());
+        Self::configured(place, routes, &[&["--embedded", data.as_str()], flags].concat()).await
+    }
+
+    async fn configured(place: &Path, text: &str, flags: &[&str]) -> anyhow::Result<Self> {
+        let (address, admin) = (free()?, free()?);
+        let file = place.join("gateway.toml");
+        let addresses = format!("listen = \"{address}\"\nadmin_listen = \"{admin}\"\ntenant = \"shop\"\n");
+        std::fs::write(&file, addresses + text)?;
+        let file = file.to_string_lossy();
+        let arguments = ["gateway", "--config", &file].iter().chain(flags).map(|word| (*word).to_owned()).collect();
+        Self::start(address, arguments, place).await
     }
 
     async fn start(address: SocketAddr, arguments: Vec<String>, place: &Path) -> anyhow::Result<Self> {

@@ -14,11 +14,12 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::gate::{Gate, beside, joined};
-use crate::harness::{self, Node, Place, report, seed, until};
+use crate::harness::{self, Place, report, seed, until};
 use crate::http::{self, Answer};
 use crate::random::Random;
+use crate::stage::{Stage, route};
 use crate::upstream::Upstream;
-use crate::{clock, policies, soak};
+use crate::{clock, soak};
 
 const POLICIES: &str = r#"
     [policy.charges]
@@ -88,30 +89,14 @@ async fn end(gateway: SocketAddr, path: &str, key: &str) -> anyhow::Result<End> 
 }
 
 /// A store that stays, a gateway that dies, and an upstream.
-struct Stage {
-    gate: Gate,
-    upstream: Upstream,
-    node: Node,
-    place: Place,
+async fn staged() -> anyhow::Result<Stage> {
+    let routes = |upstream| {
+        ["/v1/charges", "/v1/orders"].map(|path| route(path, upstream, "wait = \"300ms\"\ngrace = \"1s\"\n")).concat()
+    };
+    Stage::set(POLICIES, routes).await
 }
 
 impl Stage {
-    async fn set() -> anyhow::Result<Self> {
-        let place = Place::new()?;
-        let node = place.start().critical().run().await?;
-        policies::apply(node.address(), 0, POLICIES).await?;
-        let upstream = Upstream::start().await?;
-        let route = |path: &str| {
-            format!(
-                "[[route]]\npath = \"{path}\"\nupstream = [\"http://{}\"]\nwait = \"300ms\"\ngrace = \"1s\"\n",
-                upstream.address()
-            )
-        };
-        let routes = route("/v1/charges") + &route("/v1/orders");
-        let gate = Gate::before(node.address(), place.root(), &routes).await?;
-        Ok(Self { gate, upstream, node, place })
-    }
-
     /// Kills the gateway while the first request of `key` waits at the upstream, and starts it again.
     async fn kill_at(&mut self, path: &'static str, key: &'static str, is_after_effect: bool) -> anyhow::Result<()> {
         let pause = match is_after_effect {
@@ -143,18 +128,13 @@ impl Stage {
         ensure!(known.len() == effects, "{key} has not {effects} effects: {known:?}");
         Ok(())
     }
-
-    async fn over(mut self) -> anyhow::Result<()> {
-        self.gate.stop().await?;
-        self.node.stop().await
-    }
 }
 
 /// Before the store is asked: the gateway has a part of the request, and dies.
 #[tokio::test]
 async fn a_gateway_that_dies_before_it_asks_leaves_nothing() -> anyhow::Result<()> {
     let _place = harness::beside_another().await?;
-    let mut stage = Stage::set().await?;
+    let mut stage = staged().await?;
     let mut stream = TcpStream::connect(stage.gate.address()).await?;
     let request =
         String::from_utf8(request("/v1/charges", "early"))?.replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
@@ -176,7 +156,7 @@ async fn a_gateway_that_dies_before_it_asks_leaves_nothing() -> anyhow::Result<(
 #[tokio::test]
 async fn a_gateway_that_dies_under_a_grant_leaves_the_key_unknown() -> anyhow::Result<()> {
     let _place = harness::beside_another().await?;
-    let mut stage = Stage::set().await?;
+    let mut stage = staged().await?;
     for (key, is_after_effect) in [("before", false), ("after", true)] {
         stage.kill_at("/v1/charges", key, is_after_effect).await?;
         ensure!(end(stage.gate.address(), "/v1/charges", key).await? == End::Unknown, "{key}");
@@ -204,7 +184,7 @@ async fn a_gateway_that_dies_under_a_grant_leaves_the_key_unknown() -> anyhow::R
 #[tokio::test]
 async fn what_was_not_executed_runs_when_an_operator_says_so() -> anyhow::Result<()> {
     let _place = harness::beside_another().await?;
-    let mut stage = Stage::set().await?;
+    let mut stage = staged().await?;
     let pause = stage.upstream.pause_before("never");
     let gateway = stage.gate.address();
     let client = beside(async move { send(gateway, "/v1/charges", "never", http::DEADLINE).await });
@@ -228,7 +208,7 @@ async fn what_was_not_executed_runs_when_an_operator_says_so() -> anyhow::Result
 #[tokio::test]
 async fn a_second_execution_under_regrant_is_flagged() -> anyhow::Result<()> {
     let _place = harness::beside_another().await?;
-    let mut stage = Stage::set().await?;
+    let mut stage = staged().await?;
     stage.kill_at("/v1/orders", "again", true).await?;
     let first = end(stage.gate.address(), "/v1/orders", "again").await?;
     let effects = stage.upstream.effects("again");
@@ -248,7 +228,7 @@ async fn a_second_execution_under_regrant_is_flagged() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_gateway_that_dies_before_it_has_recorded_an_answer_gives_no_other() -> anyhow::Result<()> {
     let _place = harness::beside_another().await?;
-    let mut stage = Stage::set().await?;
+    let mut stage = staged().await?;
     let pause = stage.upstream.pause_after("untold");
     let gateway = stage.gate.address();
     let client = beside(async move { send(gateway, "/v1/charges", "untold", http::DEADLINE).await });
@@ -275,7 +255,7 @@ async fn a_gateway_that_dies_before_it_has_recorded_an_answer_gives_no_other() -
 #[tokio::test]
 async fn a_gateway_that_dies_after_it_has_answered_replays() -> anyhow::Result<()> {
     let _place = harness::beside_another().await?;
-    let mut stage = Stage::set().await?;
+    let mut stage = staged().await?;
     let first = end(stage.gate.address(), "/v1/charges", "done").await?;
     stage.gate.kill()?;
     stage.gate.restart().await?;
@@ -290,7 +270,7 @@ async fn a_gateway_that_dies_after_it_has_answered_replays() -> anyhow::Result<(
 #[tokio::test]
 async fn an_upstream_that_dies_after_its_effect_is_not_asked_again() -> anyhow::Result<()> {
     let _place = harness::beside_another().await?;
-    let mut stage = Stage::set().await?;
+    let mut stage = staged().await?;
     let pause = stage.upstream.pause_after("cut-off");
     let gateway = stage.gate.address();
     let client = beside(async move { send(gateway, "/v1/charges", "cut-off", http::DEADLINE).await });
@@ -319,7 +299,8 @@ async fn a_gateway_with_its_store_dies_and_knows_what_it_knew() -> anyhow::Resul
     let _place = harness::beside_another().await?;
     let place = Place::new()?;
     let upstream = Upstream::start().await?;
-    let mut gate = Gate::embedded(upstream.address(), place.root()).await?;
+    let routes = route("/v1/charges", upstream.address(), "");
+    let mut gate = Gate::embedded(place.root(), &routes, &[]).await?;
     let done = end(gate.address(), "/v1/charges", "done").await?;
     let pause = upstream.pause_after("half");
     let gateway = gate.address();
@@ -346,11 +327,14 @@ struct Seen {
 }
 
 /// Clients that retry until they know, a gateway that is killed at random, an upstream that is late, cuts off and answers: for
-/// as many kills as `rounds` says.
-async fn kill_at_random(rounds: u32) -> anyhow::Result<()> {
+/// as many kills as `rounds` says, with as much time in between as `pause_ms`. What every operation came to.
+async fn kill_at_random(
+    gate: &mut Gate,
+    rounds: u32,
+    pause_ms: std::ops::Range<u64>,
+) -> anyhow::Result<BTreeMap<String, Seen>> {
     let mut random = Random::new(seed(0x6a7e_0001)?);
-    let mut stage = Stage::set().await?;
-    let gateway = stage.gate.address();
+    let gateway = gate.address();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut clients = JoinSet::new();
     for client in 0..8_u32 {
@@ -368,22 +352,55 @@ async fn kill_at_random(rounds: u32) -> anyhow::Result<()> {
             anyhow::Ok(seen)
         });
     }
-    let begun = clock::now();
     for _ in 0..rounds {
-        tokio::time::sleep(Duration::from_millis(random.random_range(5..400))).await;
-        stage.gate.kill()?;
-        stage.gate.restart().await?;
+        tokio::time::sleep(Duration::from_millis(random.random_range(pause_ms.clone()))).await;
+        gate.kill()?;
+        gate.restart().await?;
     }
     stop.send(true)?;
     let mut seen = BTreeMap::new();
     while let Some(ended) = clients.join_next().await {
         seen.extend(ended??);
     }
-    let unknown = check_all(&stage, &seen).await?;
-    let took = clock::now() - begun;
-    report(&format!("{rounds} kills, {} operations, {unknown} of them unknown and resolved, in {took:?}", seen.len()));
     ensure!(seen.len() > usize::try_from(rounds)?, "only {} operations", seen.len());
+    Ok(seen)
+}
+
+/// The store stays where it is; what is unknown is resolved in the end.
+async fn kill_before_a_store(rounds: u32) -> anyhow::Result<()> {
+    let mut stage = staged().await?;
+    let begun = clock::now();
+    let seen = kill_at_random(&mut stage.gate, rounds, 5..400).await?;
+    let unknown = check_all(stage.gate.address(), &stage.upstream, &seen).await?;
+    for key in &unknown {
+        resolved(&stage, key).await?;
+    }
+    let took = clock::now() - begun;
+    report(&format!(
+        "{rounds} kills, {} operations, {} of them unknown and resolved, in {took:?}",
+        seen.len(),
+        unknown.len()
+    ));
     stage.over().await
+}
+
+/// The store is in the process that is killed, and comes back from its disk each time; what is unknown stays so.
+async fn kill_with_its_store(rounds: u32) -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let upstream = Upstream::start().await?;
+    // Leases are counted anew at each start: they have to run out between two kills.
+    let routes = route("/v1/charges", upstream.address(), "stage = \"required\"\nlease = \"300ms\"\nwait = \"300ms\"");
+    let mut gate = Gate::embedded(place.root(), &routes, &["--severity=critical"]).await?;
+    let begun = clock::now();
+    let seen = kill_at_random(&mut gate, rounds, 5..900).await?;
+    let unknown = check_all(gate.address(), &upstream, &seen).await?;
+    for key in &unknown {
+        ensure!(end(gate.address(), "/v1/charges", key).await? == End::Unknown, "{key} was unknown");
+        ensure!(upstream.effects(key).len() <= 1, "{key}: {:?}", upstream.effects(key));
+    }
+    let took = clock::now() - begun;
+    report(&format!("{rounds} kills, {} operations, {} of them unknown, in {took:?}", seen.len(), unknown.len()));
+    gate.stop().await
 }
 
 /// One operation, as a client sees it: it asks until it has an answer or hears that nobody knows, and once more for the same.
@@ -413,26 +430,26 @@ async fn one(gateway: SocketAddr, key: &str, random: &mut Random) -> anyhow::Res
     Ok(seen)
 }
 
-/// Every operation has at most one effect and one answer; what is unknown is resolved by what the upstream has, and then has one
-/// too. Returns how many were unknown.
-async fn check_all(stage: &Stage, seen: &BTreeMap<String, Seen>) -> anyhow::Result<usize> {
-    let gateway = stage.gate.address();
-    let mut unknown = 0;
+/// Every operation has at most one effect and one answer, which is replayed. Returns the keys whose outcome is unknown.
+async fn check_all(
+    gateway: SocketAddr,
+    upstream: &Upstream,
+    seen: &BTreeMap<String, Seen>,
+) -> anyhow::Result<Vec<String>> {
+    let mut unknown = Vec::new();
     for (key, Seen { answers, is_unknown }) in seen {
-        let effects = stage.upstream.effects(key);
+        let effects = upstream.effects(key);
         ensure!(effects.len() <= 1, "{key} was executed twice: {effects:?}");
         ensure!(answers.is_empty() || !is_unknown, "{key} was answered, and then unknown: {answers:?}");
         for answer in answers {
             ensure!(effects.first().is_some_and(|effect| effect.answer == *answer), "{key}: {answer} of {effects:?}");
         }
-        if !is_unknown {
-            ensure!(
-                end(gateway, "/v1/charges", key).await? == End::Answered(answers.first().context("no end")?.clone())
-            );
+        if *is_unknown {
+            unknown.push(key.clone());
             continue;
         }
-        unknown += 1;
-        resolved(stage, key).await?;
+        let answer = answers.first().context("no end")?.clone();
+        ensure!(end(gateway, "/v1/charges", key).await? == End::Answered(answer), "{key} is not replayed");
     }
     Ok(unknown)
 }
@@ -463,7 +480,13 @@ async fn resolved(stage: &Stage, key: &str) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_at_random_double_nothing() -> anyhow::Result<()> {
     let _place = harness::alone().await?;
-    kill_at_random(20).await
+    kill_before_a_store(20).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_kills_of_a_gateway_with_its_store_double_nothing() -> anyhow::Result<()> {
+    let _place = harness::alone().await?;
+    kill_with_its_store(20).await
 }
 
 /// Hundreds of kills; `SOAK_KILLS` says how many.
@@ -472,5 +495,14 @@ async fn soak_hundreds_of_kills_double_nothing() -> anyhow::Result<()> {
     if soak::out().is_none() {
         return Ok(());
     }
-    kill_at_random(harness::number("SOAK_KILLS", 500)?).await
+    kill_before_a_store(harness::number("SOAK_KILLS", 500)?).await
+}
+
+/// The same with the store inside.
+#[tokio::test(flavor = "multi_thread")]
+async fn soak_hundreds_of_kills_with_the_store_double_nothing() -> anyhow::Result<()> {
+    if soak::out().is_none() {
+        return Ok(());
+    }
+    kill_with_its_store(harness::number("SOAK_KILLS", 500)?).await
 }

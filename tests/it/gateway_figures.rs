@@ -8,10 +8,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 
 use crate::client::Client;
-use crate::gate::Gate;
-use crate::harness::{self, Place, report};
-use crate::upstream::Upstream;
-use crate::{clock, policies, soak};
+use crate::harness::{self, report};
+use crate::stage::{Stage, route};
+use crate::{clock, soak};
 
 const POLICIES: &str = r#"
     [policy.charges]
@@ -134,13 +133,11 @@ async fn store_writes(store: &Client, key: &str) -> anyhow::Result<()> {
 async fn soak_a_gateway_costs_little_time_and_memory() -> anyhow::Result<()> {
     let Some(out) = soak::out() else { return Ok(()) };
     let _place = harness::alone().await?;
-    let place = Place::new()?;
-    let node = place.start().run().await?;
-    policies::apply(node.address(), 0, POLICIES).await?;
-    let upstream = Upstream::start().await?;
-    let route = |path: &str| format!("[[route]]\npath = \"{path}\"\nupstream = [\"http://{}\"]\n", upstream.address());
-    let routes = format!("max_connections = {}\n{}{}", IDLE + 100, route("/v1/charges"), route("/v1/off"));
-    let gate = Gate::before(node.address(), place.root(), &routes).await?;
+    let settings = |upstream| {
+        let routes = ["/v1/charges", "/v1/off"].map(|path| route(path, upstream, "")).concat();
+        format!("max_connections = {}\n{routes}", IDLE + 100)
+    };
+    let Stage { gate, upstream, node, place: _kept } = Stage::set(POLICIES, settings).await?;
 
     let [direct, passed, protected, store] = latencies(upstream.address(), gate.address(), node.address()).await?;
     let (own, over) = (passed.0.saturating_sub(direct.0), protected.0.saturating_sub(direct.0 + store.0));

@@ -1,4 +1,5 @@
-//! Leases over a restart: the new process counts them anew, and each ends its own grant and no later one.
+//! Leases over a restart: the new process counts them anew, and each ends its own grant and no later one. And a lease that
+//! began only after its request had waited.
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use holdfast_client::proto::v1::reserve_response::Outcome;
 use tokio::time::sleep;
 
 use crate::client::Client;
+use crate::clock;
 use crate::harness::{self, Place};
 use crate::talk::{Ask, LONG_MS, SOON, fencing};
 
@@ -61,6 +63,27 @@ async fn an_inherited_lease_ends_its_own_grant_only() -> anyhow::Result<()> {
         ensure!(matches!(other, Outcome::InProgress(_)), "{} is held for {LONG_MS} ms, and: {other:?}", key(number));
         let same = Ask::new(&key(number), 2).granted(client).await?;
         ensure!(same.repeated && fencing(&same) == fencing(grant), "{same:?}");
+    }
+    node.stop().await
+}
+
+/// Time is counted from when the request was sent: what it waited for is added, or a grant would be over before it is heard of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grant_that_was_waited_for_longer_than_its_lease_may_be_started() -> anyhow::Result<()> {
+    let _machine = harness::beside_another().await?;
+    let place = Place::new()?;
+    let node = place.start().run().await?;
+    for client in [Client::grpc(node.address())?, Client::http(node.address())] {
+        let key = format!("waited-for-{}", client.name());
+        Ask::new(&key, 1).lease_ms(1_500).granted(&client).await?;
+        let sent = clock::now();
+        let grant = Ask::new(&key, 2).lease_ms(500).wait_ms(20_000).granted(&client).await?;
+        let waited = clock::now() - sent;
+        ensure!(grant.attempt == 2 && waited > Duration::from_millis(1_000), "it waited for {waited:?}: {grant:?}");
+        let left = Duration::from_millis(grant.start_within_ms.into());
+        ensure!(left > waited, "{left:?} from the request on, and it waited for {waited:?}");
+        ensure!(left <= waited + Duration::from_millis(500), "more than its lease: {left:?} after {waited:?}");
+        ensure!(grant.lease_ms == grant.start_within_ms, "{grant:?}");
     }
     node.stop().await
 }

@@ -4,7 +4,7 @@
 //! and whether it may), `workload` (who makes it happen); then the tests: `life`, `hold`, `keys` and `leases` (one key at a
 //! time), `crash` and `power` (a process, a machine that ends), `faults` and `corruption` (a bad disk), `overload`, `api…`
 //! (hostile input), `policies` (with tenants and quotas), `metrics` (with logs) and `soak`. The proxy before a service: `gateway`;
-//! before an `upstream` that misbehaves, `foreign` and `foreign_clients` (programs that we did not write), `gateway_crash` (a
+//! before an `upstream` that misbehaves (a `stage` has all three), `foreign` and `foreign_clients` (programs that we did not write), `gateway_crash` (a
 //! `gate` dies at every step), `gateway_figures`. A region of three nodes: `cluster` (they as processes, in networks of
 //! `netns`), `nemesis` (what befalls them), and `cluster_…`. Tests of pure code stand in `tests/core` and beside the code.
 
@@ -58,6 +58,7 @@ mod power;
 mod random;
 mod session;
 mod soak;
+mod stage;
 mod strace;
 mod talk;
 mod tap;

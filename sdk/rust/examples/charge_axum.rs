@@ -5,6 +5,8 @@
 //! curl -i -H 'idempotency-key: invoice-7' --json '{"cents":1999}' http://127.0.0.1:8080/v1/accounts/acme/charges
 //! ```
 
+mod serving;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Extension, MatchedPath, Path, State};
@@ -12,7 +14,7 @@ use axum::http::{StatusCode, request::Parts};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use holdfast_client::client::{Client, OnDrop};
+use holdfast_client::client::Client;
 use holdfast_client::http::{Rules, Severity, Stage, endpoint_name};
 use holdfast_client::layer::{Execution, IdempotencyLayer};
 
@@ -70,17 +72,6 @@ async fn charge(
 }
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "it is what the example shows")]
 async fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let nodes = arguments.next().unwrap_or_else(|| "127.0.0.1:7400".to_owned());
-    let listen = arguments.next().unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-    let client = Client::builder().nodes(nodes.split(',')).on_drop(OnDrop::ReleaseUnstarted).connect().await?;
-    let layer = layer(client);
-    let listener = tokio::net::TcpListener::bind(&listen).await?;
-    println!("listening on {}", listener.local_addr()?);
-    axum::serve(listener, router(layer.clone(), Arc::default())).await?;
-    // What runs without its caller gets to its end.
-    layer.settle().await;
-    Ok(())
+    serving::serve(layer, |layer| router(layer, Arc::default())).await
 }

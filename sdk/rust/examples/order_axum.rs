@@ -7,6 +7,8 @@
 //! curl http://127.0.0.1:8080/v1/effects
 //! ```
 
+mod serving;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +16,7 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use holdfast_client::client::{Client, FencingToken, OnDrop};
+use holdfast_client::client::{Client, FencingToken};
 use holdfast_client::http::{FENCING_TOKEN, Rules, Severity, Stage};
 use holdfast_client::layer::{Execution, IdempotencyLayer};
 
@@ -119,16 +121,6 @@ impl Sink {
 }
 
 #[tokio::main]
-#[expect(clippy::print_stdout, reason = "it is what the example shows")]
 async fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let nodes = arguments.next().unwrap_or_else(|| "127.0.0.1:7400".to_owned());
-    let listen = arguments.next().unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-    let client = Client::builder().nodes(nodes.split(',')).on_drop(OnDrop::ReleaseUnstarted).connect().await?;
-    let layer = layer(client);
-    let listener = tokio::net::TcpListener::bind(&listen).await?;
-    println!("listening on {}", listener.local_addr()?);
-    axum::serve(listener, router(layer.clone(), Arc::default())).await?;
-    layer.settle().await;
-    Ok(())
+    serving::serve(layer, |layer| router(layer, Arc::default())).await
 }

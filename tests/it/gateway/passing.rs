@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -25,6 +25,23 @@ async fn raw(gateway: &Gateway, request: &str) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A line of an answer's head that says what was done with the key, or that is never replayed.
+fn is_of_one_answer(line: &str) -> bool {
+    ["idempotency-status: ", "idempotent-replayed: ", "set-cookie: ", "date: "]
+        .iter()
+        .any(|name| line.starts_with(name))
+}
+
+/// The lines of an answer's head, sorted, but for those that may differ; and its body as it was framed.
+fn compared(bytes: &[u8]) -> anyhow::Result<(Vec<String>, Vec<u8>)> {
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").context("the head has no end")?;
+    let (head, body) = bytes.split_at(end);
+    let head = std::str::from_utf8(head)?;
+    let mut lines: Vec<String> = head.split("\r\n").filter(|line| !is_of_one_answer(line)).map(str::to_owned).collect();
+    lines.sort();
+    Ok((lines, body.to_vec()))
+}
+
 /// Answers by the path's last segment.
 fn forms(path: &str) -> Act {
     let gzip: &[u8] = &[0x1f, 0x8b, 0x08, 0, 0, 0, 0, 0, 0, 3, 0x4b, 0x04, 0, 0x43, 0xbe, 0xb7, 0xe8, 1, 0, 0, 0];
@@ -39,6 +56,7 @@ fn forms(path: &str) -> Act {
         "none" => b"HTTP/1.1 204 No Content\r\nx-none: 1\r\n\r\n".to_vec(),
         "unchanged" => b"HTTP/1.1 304 Not Modified\r\netag: \"7\"\r\n\r\n".to_vec(),
         "empty" => answer("200 OK", &[], ""),
+        "closed" => return Act::AnswerAndClose(answer("409 Conflict", &["x-a: 1", "connection: close"], "no")),
         "old" => return Act::AnswerAndClose(b"HTTP/1.0 200 OK\r\n\r\nuntil the end".to_vec()),
         "chunked" => b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nx-sum: 5\r\n\r\n"
             .to_vec(),
@@ -83,6 +101,39 @@ async fn every_form_of_an_answer_passes() -> anyhow::Result<()> {
         ensure!(expected.ends_with(body) && body.len() == 21 && encoding == Some("gzip"), "{answer:?}");
     }
     ensure!(upstream.arrived().iter().filter(|arrived| arrived.head.starts_with("POST")).count() == 1);
+    Ok(())
+}
+
+/// What is stored is given again as it was: the same head, but for what is of one answer, the same framing, the same bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_form_of_an_answer_is_replayed_as_it_was() -> anyhow::Result<()> {
+    let _machine = harness::beside_another().await?;
+    let place = Place::new()?;
+    let upstream = Upstream::start(|_, arrived| {
+        let path = arrived.head.split(' ').nth(1).unwrap_or_default();
+        forms(path.trim_start_matches('/'))
+    })
+    .await?;
+    let lines = "headers = [\"x-a\", \"x-none\", \"x-path\", \"x-sum\", \"etag\", \"content-encoding\"]\nstatuses = [\"2xx\", \
+                 \"3xx\", \"4xx\"]";
+    let gateway = Gateway::configured(&place, &file(upstream.address, lines), &[]).await?;
+    let forms = ["repeated", "gzip", "none", "unchanged", "empty", "old", "chunked", "closed", "else"];
+    for form in forms {
+        // The body comes in chunks, with a trailer of its own.
+        let request = format!(
+            "POST /{form} HTTP/1.1\r\nhost: a\r\nte: trailers\r\nconnection: close\r\nidempotency-key: {form}\r\n\
+             transfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 3\r\n\r\n"
+        );
+        let (first, again) = (raw(&gateway, &request).await?, raw(&gateway, &request).await?);
+        let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        ensure!(shown(&first).contains("idempotency-status: executed\r\n"), "{}", shown(&first));
+        ensure!(shown(&again).contains("idempotent-replayed: true\r\n"), "{}", shown(&again));
+        ensure!(compared(&first)? == compared(&again)?, "{form}:\n{}\n{}", shown(&first), shown(&again));
+        ensure!(form != "chunked" || shown(&again).ends_with("\r\n0\r\nx-sum: 5\r\n\r\n"), "{}", shown(&again));
+    }
+    let arrived = upstream.arrived();
+    ensure!(arrived.len() == forms.len(), "{} requests", arrived.len());
+    ensure!(arrived.iter().all(|one| one.body == b"abc" && one.trailers == "x-sum: 3\r\n"), "{arrived:?}");
     Ok(())
 }
 

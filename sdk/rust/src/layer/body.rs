@@ -161,8 +161,9 @@ impl<B: Body> Body for LayerBody<B> {
         let first = u64::try_from(self.first.len()).unwrap_or(u64::MAX);
         let mut hint = SizeHint::new();
         let Some(rest) = &self.rest else {
-            // Of one that broke off more was promised: were this its size, whoever sends it would take it for whole.
-            if self.error.is_some() {
+            // Of one that broke off more was promised: were this its size, whoever sends it would take it for whole. And what has
+            // a length has no trailers in HTTP/1.1: whoever sends it would leave them out.
+            if self.error.is_some() || self.trailers.is_some() {
                 hint.set_lower(first);
                 return hint;
             }

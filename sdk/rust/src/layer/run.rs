@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt as _;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body::Body;
 use tokio::sync::oneshot;
 use tower_service::Service;
@@ -208,9 +208,12 @@ pub(super) fn replayed<R: Body>(
             return Err(Refusal::StoreRefused { detail });
         }
     };
+    let announced = stored.trailers.as_ref().filter(|_| !endpoint.is_grpc).and_then(announced);
     let mut response = Response::new(LayerBody::whole(stored.body, stored.trailers));
     *response.status_mut() = stored.status;
     *response.headers_mut() = stored.headers;
+    // It is of one connection, and so not stored: made again of what it announces.
+    response.headers_mut().extend(announced.map(|names| (header::TRAILER, names)));
     let mark = Mark {
         status: Status::Replayed,
         key: &question.key,
@@ -222,6 +225,12 @@ pub(super) fn replayed<R: Body>(
     mark.write(response.headers_mut());
     response.extensions_mut().insert(Verdict::Answered(Status::Replayed));
     Ok(response)
+}
+
+/// The names of trailers, as the header `Trailer` has them (RFC 9110 section 6.6.2): in HTTP/1.1 none is sent that is not announced.
+fn announced(trailers: &HeaderMap) -> Option<HeaderValue> {
+    let names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+    HeaderValue::try_from(names.join(", ")).ok().filter(|_| !names.is_empty())
 }
 
 /// What a caller is told when there is no outcome. Nothing of the inside: addresses and settings are the owner's to hear.

@@ -26,6 +26,22 @@ const INLINE_BYTES: usize = 64 * 1024;
 /// When to send a request again that this process could not take.
 const AGAIN_MS: u64 = 1_000;
 
+/// A body that passes the layer.
+pub(super) trait Passing: Body<Data: Buf, Error: Send + 'static> + Send + 'static {}
+
+impl<B: Body<Data: Buf, Error: Send + 'static> + Send + 'static> Passing for B {}
+
+/// A service that the layer is around: it takes requests with a body of `B`, and answers with one of `R`.
+pub(super) trait Inner<B: Passing, R: Passing>:
+    Service<Request<LayerBody<B>>, Response = Response<R>, Error: Send + 'static, Future: Send> + Send + 'static
+{
+}
+
+impl<S, B: Passing, R: Passing> Inner<B, R> for S where
+    S: Service<Request<LayerBody<B>>, Response = Response<R>, Error: Send + 'static, Future: Send> + Send + 'static
+{
+}
+
 /// A request whose rules are asked for.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -81,11 +97,9 @@ pub(super) async fn serve<S, B, R>(
     request: Request<B>,
 ) -> Result<Response<LayerBody<R>>, S::Error>
 where
-    S: Service<Request<LayerBody<B>>, Response = Response<R>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Send + 'static,
-    B: Body<Data: Buf, Error: Send + 'static> + Send + 'static,
-    R: Body<Data: Buf, Error: Send + 'static> + Send + 'static,
+    S: Inner<B, R>,
+    B: Passing,
+    R: Passing,
 {
     let (parts, body) = request.into_parts();
     let method_is_protected = shared.methods.contains(&parts.method);
@@ -134,11 +148,9 @@ async fn protect<S, B, R>(
     body: B,
 ) -> Result<Response<LayerBody<R>>, S::Error>
 where
-    S: Service<Request<LayerBody<B>>, Response = Response<R>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Send + 'static,
-    B: Body<Data: Buf, Error: Send + 'static> + Send + 'static,
-    R: Body<Data: Buf, Error: Send + 'static> + Send + 'static,
+    S: Inner<B, R>,
+    B: Passing,
+    R: Passing,
 {
     let Some(tenant) = endpoint.tenant.clone() else {
         return Ok(endpoint.refuse(&Refusal::TenantMissing));

@@ -17,13 +17,13 @@ use crate::fake::{Node, Region};
 #[allow(dead_code, reason = "its `main` is for people")]
 #[path = "../../examples/charge.rs"]
 mod charge;
-#[allow(dead_code, reason = "its `main` is for people")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "its `main` is for people, and so is how the two of axum serve")]
 #[path = "../../examples/charge_axum.rs"]
 mod charge_axum;
 #[allow(dead_code, reason = "its `main` is for people")]
 #[path = "../../examples/charge_tonic.rs"]
 mod charge_tonic;
-#[allow(dead_code, reason = "its `main` is for people")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "its `main` is for people, and so is how the two of axum serve")]
 #[path = "../../examples/order_axum.rs"]
 mod order_axum;
 #[allow(dead_code, reason = "its `main` is for people")]
