@@ -1,6 +1,6 @@
 //! The conflict ledger: who lost, in the order in which it was found, and one compensation task for each (R11).
 //!
-//! [`name`] compares the losers that merge finds with those that a record knows, and writes the difference. Its entries are
+//! `name` compares the losers that merge finds with those that a record knows, and writes the difference. Its entries are
 //! numbered without gaps, so that a watcher goes on where it was.
 //!
 //! * A loser has one task for ever. A held grant that loses, and is found to have completed later, keeps its task.

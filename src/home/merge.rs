@@ -8,7 +8,7 @@
 //! that recorded a completion says whether it knew another.
 //!
 //! **In the order of the global log.** When a loser was found, its place in the ledger, and what became of its task
-//! ([`ledger`](super::ledger)); that a held grant which arrived as tail of a `global` epoch is void ([`ship`](super::ship));
+//! ([`ledger`](super::ledger)); that a held grant which arrived as tail of a `global` epoch is void (`ship`);
 //! which grants a record keeps when there are more than it may have ([`Record::admit`]); when the record changed last, and
 //! so when it may go.
 

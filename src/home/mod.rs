@@ -6,8 +6,8 @@
 //! Reading order: [`evidence`] (what streams tell of a key), [`merge`] (what it comes to, in any order), [`state`] (homes,
 //! epochs, streams), [`command`] (what may be asked), [`reply`] (what may be answered); then what is decided: `epochs`
 //! (takeovers, leases, settled and lost), `ship` (streams), [`ledger`] (conflicts), `tasks`, `sweep`. [`rows`] is the interface
-//! to what stores it: which rows a decision reads, and which it changes. [`regional`] is the other side: when a region opens and
-//! seals an epoch, and what it takes over.
+//! to what stores it: which rows a decision reads, and which it changes. [`regional`] and [`outbox`] are the other side: when a region
+//! opens and seals an epoch, what it takes over, and what its decisions tell all regions.
 //!
 //! The rules are R1 to R17 of the design as docs/reference/model.md corrects them.
 //!
@@ -21,6 +21,7 @@ mod epochs;
 pub mod evidence;
 pub mod ledger;
 pub mod merge;
+pub mod outbox;
 pub mod regional;
 pub mod reply;
 pub mod rows;

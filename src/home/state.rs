@@ -274,3 +274,49 @@ pub struct Context {
     /// How much there may be.
     pub limits: Limits,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(epoch: u64, is_lost: bool) -> Ended {
+        let region = RegionName::parse("eu").unwrap();
+        let lost = is_lost.then(|| Lost { at: LogTime::default(), cause: LossCause::Restored { incarnation: 1 } });
+        Ended { epoch: Epoch(epoch), region, incarnation: 0, ended_at: LogTime::default(), lost }
+    }
+
+    #[test]
+    fn a_key_fears_the_epochs_since_it_was_made() {
+        let eu = RegionName::parse("eu").unwrap();
+        let home = Home {
+            epoch: Epoch(9),
+            acting: eu.clone(),
+            incarnation: 0,
+            lost: None,
+            renewal: 0,
+            renewed_in: None,
+            lease_ms: 0,
+            ended: vec![ended(3, false), ended(5, true), ended(7, false)],
+            order: vec![eu],
+            incarnations: BTreeMap::new(),
+        };
+        let none = |_| false;
+        let cases =
+            [(1, Past::Unsettled), (4, Past::Unsettled), (7, Past::Unsettled), (8, Past::Settled), (9, Past::Settled)];
+        for (mint, past) in cases {
+            assert_eq!(home.doubt(Epoch(mint), none), past, "minted in {mint}");
+        }
+        assert_eq!(home.doubt(Epoch(4), |epoch| epoch == Epoch(7)), Past::Lost, "a wholly global epoch hides nothing");
+        assert_eq!(home.doubt(Epoch(4), |epoch| epoch >= Epoch(5)), Past::Settled);
+        assert!(home.is_settled_since(Epoch(8)) && !home.is_settled_since(Epoch(7)));
+    }
+
+    #[test]
+    fn an_epoch_is_wholly_global_from_the_change_on() {
+        let of = |consistency| Contract { consistency, since: Epoch(4) };
+        let wholly = |contract: Contract| [3, 4, 5].map(|epoch| contract.is_wholly_global(Epoch(epoch)));
+        assert_eq!(wholly(of(Consistency::Global)), [false, true, true]);
+        assert_eq!(wholly(of(Consistency::Home)), [false; 3]);
+        assert_eq!(wholly(of(Consistency::Local)), [false; 3]);
+    }
+}

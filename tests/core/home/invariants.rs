@@ -34,6 +34,8 @@ pub(crate) struct Witness {
     incarnations: BTreeMap<RegionName, u64>,
     watermarks: BTreeMap<StreamId, u64>,
     evidence: BTreeMap<RecordKey, Vec<Attempt>>,
+    /// What retries may have been told.
+    answers: BTreeMap<RecordKey, BTreeSet<Loser>>,
     /// What stood in the ledger for want of room.
     not_kept: BTreeSet<(RecordKey, Token)>,
 }
@@ -63,6 +65,7 @@ impl Witness {
         self.swept(applied, after)?;
         records(&life.context.limits, after)?;
         self.kept(&life.context.limits, after)?;
+        self.answers(after)?;
         ledger(applied, after)
     }
 
@@ -198,6 +201,29 @@ impl Witness {
             self.evidence.remove(key);
             self.not_kept.retain(|(of, _)| of != key);
         }
+        Ok(())
+    }
+
+    /// P3: what retries were once told and are not told any more is in the ledger.
+    fn answers(&mut self, after: &World) -> Result<(), String> {
+        for (key, record) in &after.records {
+            let told = self.answers.entry(key.clone()).or_default();
+            if let Some((token, completion)) = record.answer() {
+                told.insert(Loser { token: token.clone(), envelope: Some(completion.envelope) });
+            }
+            let now = record.winner().map(|winner| Loser { token: winner.token, envelope: winner.envelope });
+            for before in told.iter().filter(|told| now.as_ref() != Some(told)) {
+                let stands = |conflict: &Conflict| match &conflict.subject {
+                    Subject::Loser(loser) => loser == before && !conflict.withdrawn,
+                    Subject::NotKept => true,
+                };
+                must(
+                    record.conflicts.iter().any(stands),
+                    "another answer than the one that was told is in the ledger",
+                )?;
+            }
+        }
+        self.answers.retain(|key, _| after.records.contains_key(key));
         Ok(())
     }
 

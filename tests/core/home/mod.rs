@@ -6,6 +6,7 @@
 //! * [`history`]: random lives of a home in three regions, with streams that are shipped in pieces, again and late.
 //!   [`invariants`] are what must hold in each of them, [`orders`] that the order of deliveries does not matter, and [`mutants`]
 //!   that the checks can fail.
+//! * [`system`]: regions and the global group together: P1 and P2.
 
 #![expect(clippy::indexing_slicing, reason = "an index that is out of bounds is a mistake of the test, and must show")]
 
@@ -17,4 +18,5 @@ mod orders;
 mod render;
 mod script;
 mod scripts;
+mod system;
 mod world;
