@@ -1,7 +1,7 @@
 //! The gateway: a reverse proxy made of the tower layer, for services that are not changed. docs/guides/gateway.md says what it
 //! promises.
 //!
-//! Reading order: [`settings`]; `front` (a request until it has a route), `proxy` (what the layer runs), `tunnel`; `view` (what
+//! Reading order: [`settings`] with `check`; `front` (a request until it has a route), `proxy` (what the layer runs), `tunnel`; `view` (what
 //! holds at a moment) and `watch` (what changes it). Functions over values: `table` with `route`, `endpoint` and `addresses`, `rules`,
 //! `budget`, `hygiene`, `propagate`, `recent`. `body` is what passes.
 //!
@@ -12,6 +12,7 @@ mod addresses;
 mod admin;
 mod body;
 mod budget;
+mod check;
 mod endpoint;
 mod front;
 mod hygiene;

@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 
+use super::check;
 use super::hygiene::Forwarded;
 use crate::policy::{FailMode, Stage};
 use crate::time::Span;
@@ -291,11 +292,15 @@ impl Settings {
     /// # Errors
     /// When it is not TOML, or a name or a value has no meaning.
     pub fn parse(name: &str, text: &str) -> Result<Self, Wrong> {
-        toml::from_str(text).map_err(|error| {
+        let settings = toml::from_str(text).map_err(|error| {
             let before = text.bytes().take(error.span().map_or(0, |span| span.start));
-            let line = before.filter(|byte| *byte == b'\n').count().saturating_add(1);
-            Wrong(format!("{name}:{line}: {}", error.message()))
-        })
+            let number = before.filter(|byte| *byte == b'\n').count();
+            // Some errors do not say which setting they are about.
+            let line = text.lines().nth(number).map(str::trim).unwrap_or_default();
+            Wrong(format!("{name}:{}: {} ({line})", number.saturating_add(1), error.message()))
+        })?;
+        check::check(&settings).map_err(|Wrong(why)| Wrong(format!("{name}: {why}")))?;
+        Ok(settings)
     }
 
     /// A gateway without configuration: everything goes to these addresses.
@@ -379,7 +384,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_refused_with_its_line() {
         for (text, expected) in [
-            ("listen = 1", "f:1: "),
+            ("listen = \"nope\"", "f:1: invalid socket address syntax (listen = \"nope\")"),
             ("\nlisten_on = \"127.0.0.1:1\"", "f:2: unknown field `listen_on`"),
             ("[[route]]\nupstream = []", "missing field `path`"),
             ("[[route]]\npath = \"/\"\nupstream = []\nstage = \"on\"", "f:4: unknown variant `on`"),
