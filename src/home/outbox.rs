@@ -70,3 +70,80 @@ fn promised(record: &Record) -> Terms {
     let retention_ms = record.terms.retention_ms.max(asked.unwrap_or_default());
     Terms { retention_ms, ..record.terms }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{EndpointName, Epoch, FencingToken, Fingerprint, IdempotencyKey, RegionName, TenantId};
+    use crate::reservation::command::{Command, Complete, Context, KeyFacts, Kind, Reserve};
+    use crate::reservation::decide;
+    use crate::reservation::record::{Checkpoint, OnLapse};
+
+    const TERMS: Terms = Terms { policy_revision: 0, lease_ms: 500, on_lapse: OnLapse::Hold, retention_ms: 1_000 };
+
+    fn commit(position: u64) -> Commit {
+        Commit { epoch: Epoch::FIRST, position, region: RegionName::parse("eu").unwrap() }
+    }
+
+    fn fingerprint() -> Fingerprint {
+        Fingerprint { version: 0, selection: 0, digest: [7].into() }
+    }
+
+    fn completion(envelope: u8, retention_ms: u64) -> Kind {
+        Kind::Complete(Box::new(Complete {
+            token: FencingToken { epoch: Epoch::FIRST, sequence: 1 },
+            fingerprint: fingerprint(),
+            endpoint: EndpointName::parse("pay").unwrap(),
+            nonce: None,
+            terms: TERMS,
+            envelope: Digest([envelope; 32]),
+            retention_ms: Some(retention_ms),
+        }))
+    }
+
+    /// Decides at a position, and gives the record and what was told.
+    fn then(before: Option<&Record>, kind: Kind, position: u64) -> (Record, KeyChange) {
+        let key = RecordKey { tenant: TenantId::parse("acme").unwrap(), key: IdempotencyKey::parse("k").unwrap() };
+        let facts = KeyFacts { mint_epoch: Epoch::FIRST, time_ms: None };
+        let (now, open_epoch) = (LogTime::from_unix_ms(position), Some(Epoch::FIRST));
+        let context = Context { open_epoch, next_position: position, now, key: facts, horizon_ms: None };
+        let decision = decide(before, &Command { epoch: Epoch::FIRST, kind }, &context);
+        let after = decision.record.unwrap();
+        let change = told(&key, before, &after, &commit(position), now).unwrap();
+        assert_eq!(told(&key, Some(&after), &after, &commit(position), now), None, "nothing is told twice");
+        (after, change)
+    }
+
+    #[test]
+    fn what_a_decision_changed_is_told_once_with_its_place() {
+        let reserve = Reserve {
+            fingerprint: fingerprint(),
+            endpoint: EndpointName::parse("pay").unwrap(),
+            terms: TERMS,
+            nonce: None,
+            doubt: crate::reservation::command::Doubt::Settled,
+            known: None,
+        };
+        let (held, change) = then(None, Kind::Reserve(Box::new(reserve)), 1);
+        assert_eq!(change.attempts[0].phase, Phase::Held { lease_ms: 500, lease_revision: 0 });
+        assert_eq!((change.attempts[0].token.region.as_ref(), change.placed), (None, None));
+        let checkpoint = Checkpoint { name: "booked".into(), data: [1].into() };
+        let token = FencingToken { epoch: Epoch::FIRST, sequence: 1 };
+        let (held, change) = then(Some(&held), Kind::Checkpoint { token, checkpoint: checkpoint.clone() }, 2);
+        assert_eq!(change.placed, Some(Placed { commit: commit(2), checkpoint: Some(checkpoint) }));
+        assert!(change.attempts.is_empty(), "the grant is as it was");
+
+        // A longer retention is in the terms; a second envelope is told alone, and is late.
+        let (done, change) = then(Some(&held), completion(1, 5_000), 3);
+        let report = |envelope: u8, position, late| Completion {
+            envelope: Digest([envelope; 32]),
+            commit: commit(position),
+            late,
+            completed_at: LogTime::from_unix_ms(position),
+        };
+        assert_eq!(change.attempts[0].phase, Phase::Completed(vec![report(1, 3, false)]));
+        assert_eq!((change.attempts[0].terms.retention_ms, change.placed), (5_000, None));
+        let (_, change) = then(Some(&done), completion(2, 0), 4);
+        assert_eq!(change.attempts[0].phase, Phase::Completed(vec![report(2, 4, true)]));
+    }
+}
