@@ -292,7 +292,7 @@ pub const MAX_RATED_ENDPOINTS_PER_TENANT: usize = 1_000;
 /// endpoints: a client that makes up names must not take the room of other tenants.
 pub const MAX_RATED_CLIENTS_PER_TENANT: usize = 10_000;
 
-/// Clients of an endpoint whose use of keys a node watches: about 300 bytes each, and 5 KiB of one that has had hundreds of
+/// Clients of an endpoint whose use of keys a node watches: about 300 bytes each, and some 9 KiB of one that has had hundreds of
 /// requests in the last minute. Beyond it, the one that was not seen for longest is forgotten.
 pub const MAX_WATCHED_CLIENTS: usize = 4_096;
 

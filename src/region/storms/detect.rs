@@ -7,8 +7,8 @@
 //!   more of its requests come under more than one key, or an eighth of its keys repeat a request, and there are twenty times as many keys that repeat one as replays. A client whose retries bear their old keys is no such client, however many they are, and the few replays of a
 //!   proxy in between hide none. It is an eighth because a node sees only the keys that it leads: of a request and its one
 //!   retry, three nodes see both in a third of the cases. The first requests of a window are remembered, [`FINGERPRINTS`]
-//!   of them, and what repeats one of those is found until the window ends; one that comes again and again counts once. An endpoint whose requests are alike by nature
-//!   looks the same: what stays like that for three quarters of an hour is no sign any more.
+//!   of them, and what repeats one of those is found until the window ends. Among requests, one that comes again and again
+//!   counts once; among keys, each time. An endpoint whose requests are alike by nature looks the same: what stays like that for three quarters of an hour is no sign any more.
 //! * *A surge.* Twenty times as many keys as in an earlier window on average, twice as many as ever in about a week, and
 //!   under one replay in a thousand keys. Somebody uses keys up; or it is a new batch of work, which is told once and known
 //!   from then on. A new client has nothing to be compared with, and so no surge: after a start, or a change of leaders,
